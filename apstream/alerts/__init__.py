@@ -1,0 +1,1 @@
+"""PURE records and bytes: alert schema, packing, codec."""

@@ -1,0 +1,1 @@
+"""The Alert Production Database: tables, unit of work, ledger, outbox."""

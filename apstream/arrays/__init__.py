@@ -1,0 +1,1 @@
+"""PURE array functions: numpy in, numpy out; no files, units, logs or clock."""

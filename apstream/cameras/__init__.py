@@ -1,0 +1,1 @@
+"""Camera descriptions: one YAML file per camera and one loader."""

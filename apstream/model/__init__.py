@@ -1,0 +1,1 @@
+"""Frozen nouns with invariants in their constructors; no I/O."""

@@ -1,0 +1,118 @@
+"""Sky coordinates of pixels: 0-based pixels, ICRS degrees."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS, FITSFixedWarning
+
+from apstream.arrays.types import F64, FloatArray
+from apstream.model.geometry import Box
+
+__all__ = ["SkyWcs"]
+
+_KEYS = ("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SkyWcs:
+    """A celestial WCS (TAN, TAN-SIP, TPV, ...) with 0-based pixels.
+
+    Raises
+    ------
+    ValueError
+        If the WCS is not celestial.
+    """
+
+    wcs: WCS
+
+    def __post_init__(self) -> None:
+        if not self.wcs.has_celestial:
+            raise ValueError("the WCS has no celestial axes")
+
+    @classmethod
+    def from_header(cls, header: Any) -> SkyWcs | None:
+        """Read the WCS of a FITS header (or mapping); None where the header has no usable one.
+
+        SIP coefficients with a plain TAN type, a common defect, are taken as TAN-SIP.
+        """
+        header = fits.Header(header)
+        if any(key not in header for key in _KEYS) or "-" not in str(header["CTYPE1"]):
+            return None
+        for key in ("CTYPE1", "CTYPE2"):
+            if "A_ORDER" in header and str(header[key]).endswith("-TAN"):
+                header[key] = f"{header[key]}-SIP"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FITSFixedWarning)
+            wcs = WCS(header, naxis=2)
+        return cls(wcs) if wcs.has_celestial else None
+
+    @classmethod
+    def tan(
+        cls, ra: float, dec: float, *, pixel_scale_arcsec: float, y: float, x: float, rotation: float = 0.0
+    ) -> SkyWcs:
+        """Make a plain TAN WCS with (ra, dec) at pixel (y, x), north up and east left, then rotated."""
+        wcs = WCS(naxis=2)
+        wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+        wcs.wcs.crval = [ra, dec]
+        wcs.wcs.crpix = [x + 1, y + 1]
+        angle, scale = np.deg2rad(rotation), pixel_scale_arcsec / 3600
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        wcs.wcs.cd = scale * turn @ np.diag([-1.0, 1.0])
+        wcs.wcs.set()
+        return cls(wcs)
+
+    def __getstate__(self) -> str:
+        return self.to_header().tostring(sep="\n")
+
+    def __setstate__(self, state: str) -> None:
+        object.__setattr__(self, "wcs", WCS(fits.Header.fromstring(state, sep="\n"), naxis=2))
+
+    def to_header(self) -> fits.Header:
+        """Return the WCS as header cards, distortion included."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = self.wcs.to_header(relax=True)
+        for i in (1, 2):  # PC + CDELT written by astropy become CD, which every reader knows
+            for j in (1, 2):
+                header.pop(f"PC{i}_{j}", None)
+            header.pop(f"CDELT{i}", None)
+        cd = self.wcs.pixel_scale_matrix
+        for i in (1, 2):
+            for j in (1, 2):
+                header[f"CD{i}_{j}"] = float(cd[i - 1, j - 1])
+        return header
+
+    def pixel_to_sky(self, y: FloatArray | float, x: FloatArray | float) -> tuple[F64, F64]:
+        """Return (ra, dec) in degrees of 0-based pixel positions."""
+        ra, dec = self.wcs.all_pix2world(np.asarray(x, float), np.asarray(y, float), 0)
+        return np.asarray(ra, float), np.asarray(dec, float)
+
+    def sky_to_pixel(self, ra: FloatArray | float, dec: FloatArray | float) -> tuple[F64, F64]:
+        """Return 0-based (y, x) of sky positions in degrees; positions that do not project become NaN."""
+        x, y = self.wcs.all_world2pix(
+            np.asarray(ra, float), np.asarray(dec, float), 0, tolerance=1e-5, maxiter=30, quiet=True
+        )
+        return np.asarray(y, float), np.asarray(x, float)
+
+    @property
+    def pixel_scale_arcsec(self) -> float:
+        """Mean pixel scale at the reference point."""
+        return float(np.sqrt(abs(np.linalg.det(self.wcs.pixel_scale_matrix))) * 3600)
+
+    def circle(self, box: Box) -> tuple[float, float, float]:
+        """Return (ra, dec, radius) in degrees of a circle around `box`."""
+        ra, dec = self.pixel_to_sky(*box.center)
+        cra, cdec = self.pixel_to_sky(*box.grow(1).corners())
+        return float(ra), float(dec), float(np.max(separation(ra, dec, cra, cdec)))
+
+
+def separation(ra1: FloatArray, dec1: FloatArray, ra2: FloatArray, dec2: FloatArray) -> F64:
+    """Return the angle between sky positions in degrees (haversine form)."""
+    r1, d1, r2, d2 = (np.deg2rad(np.asarray(v, float)) for v in (ra1, dec1, ra2, dec2))
+    h = np.sin((d2 - d1) / 2) ** 2 + np.cos(d1) * np.cos(d2) * np.sin((r2 - r1) / 2) ** 2
+    return np.asarray(np.rad2deg(2 * np.arcsin(np.sqrt(np.clip(h, 0, 1)))))

@@ -1,0 +1,1 @@
+"""PURE composition: raw to DIA sources, DIA sources to alerts."""

@@ -1,0 +1,1 @@
+"""The data repository: dataset types, data ids, formats and registry."""

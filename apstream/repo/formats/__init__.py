@@ -1,0 +1,1 @@
+"""File formats of the repository: the only place that knows FITS pixels count from one."""

@@ -1,0 +1,1 @@
+"""How events come in and alerts go out: Kafka, files, embedded broker."""
