@@ -1,0 +1,125 @@
+"""The seams of the house: what the service needs from the outside, on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from apstream.model.ids import VisitDetector
+from apstream.model.products import Alert, CatalogProducts, History, KnownObjects, SkyCircle
+
+__all__ = ["AlertSink", "Apdb", "EventSource", "LedgerEntry", "Message", "OutboxEntry", "Repository"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as it came; (topic, partition, offset) say where from."""
+
+    value: bytes
+    key: bytes | None = None
+    topic: str = ""
+    partition: int = 0
+    offset: int = 0
+    headers: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """The one row that says that a visit and detector ended, and how."""
+
+    id: VisitDetector
+    outcome: str
+    reason: str = ""
+    n_sources: int = 0
+    n_alerts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """A committed alert file that waits for its acknowledgements."""
+
+    id: VisitDetector
+    path: str
+    checksum: str
+    n_alerts: int
+
+
+class EventSource(Protocol):
+    """Where exposure events come from; at least once, in order within a partition."""
+
+    def messages(self) -> AsyncIterator[Message]:
+        """Yield messages until `close`."""
+        ...
+
+    async def done(self, message: Message) -> None:
+        """Mark a message as finished; its offset is committed when all before it are finished."""
+        ...
+
+    async def close(self) -> None:
+        """Stop intake, commit, leave the group."""
+        ...
+
+
+class AlertSink(Protocol):
+    """Where alerts go."""
+
+    async def publish(self, alerts: Sequence[Alert]) -> None:
+        """Send all alerts and return when every one is acknowledged; BrokerUnavailable otherwise."""
+        ...
+
+    async def close(self) -> None:
+        """Flush and close."""
+        ...
+
+
+class Repository(Protocol):
+    """Typed datasets by type and data id; synchronous."""
+
+    def get(self, dataset_type: str, /, **data_id: Any) -> Any:
+        """Return the dataset; DatasetNotFound if there is none."""
+        ...
+
+    def put(self, value: Any, dataset_type: str, /, **data_id: Any) -> str:
+        """Store the dataset atomically and return its location."""
+        ...
+
+    def locate(self, dataset_type: str, /, **data_id: Any) -> str | None:
+        """Return the location of a dataset or None."""
+        ...
+
+
+class Apdb(Protocol):
+    """The Alert Production Database."""
+
+    async def known_objects(self, region: SkyCircle) -> KnownObjects:
+        """Return ids and positions of the objects inside `region`."""
+        ...
+
+    async def history(self, region: SkyCircle, *, now_mjd_tai: float) -> History:
+        """Return the latest objects in `region` with their sources inside the history window."""
+        ...
+
+    async def ledger(self, id: VisitDetector) -> LedgerEntry | None:
+        """Return how a visit and detector ended, None if it has not."""
+        ...
+
+    async def commit(self, products: CatalogProducts, entry: LedgerEntry, outbox: OutboxEntry) -> bool:
+        """Store everything in one transaction; False if the ledger already had the row (nothing is stored)."""
+        ...
+
+    async def record(self, entry: LedgerEntry) -> bool:
+        """Store a ledger row alone, for an exposure that ended without alerts."""
+        ...
+
+    async def unsent(self, id: VisitDetector | None = None) -> Sequence[OutboxEntry]:
+        """Return outbox rows not marked sent, oldest first."""
+        ...
+
+    async def mark_sent(self, entry: OutboxEntry) -> None:
+        """Mark an outbox row sent."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...
