@@ -105,7 +105,7 @@ class Apdb(Protocol):
         ...
 
     async def commit(self, products: CatalogProducts, entry: LedgerEntry, outbox: OutboxEntry) -> bool:
-        """Store everything in one transaction; False if the ledger already had the row (nothing is stored)."""
+        """Store everything in one transaction; False, storing nothing, if the ledger had the row."""
         ...
 
     async def record(self, entry: LedgerEntry) -> bool:

@@ -52,7 +52,7 @@ class Amplifier:
         if self.overscan and self.overscan.shape[0] != self.data.shape[0]:
             raise ValueError(f"amplifier {self.name}: overscan and data have different rows")
         if not (self.gain > 0 and self.read_noise >= 0 and self.saturation > 0):
-            raise ValueError(f"amplifier {self.name}: gain and saturation must be positive, read noise not negative")
+            raise ValueError(f"amplifier {self.name}: impossible gain, read noise or saturation")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

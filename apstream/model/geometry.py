@@ -82,5 +82,8 @@ class Box:
         """Return the smallest box around all `boxes`."""
         items = list(boxes)
         return Box(
-            min(b.y0 for b in items), min(b.x0 for b in items), max(b.y1 for b in items), max(b.x1 for b in items)
+            min(b.y0 for b in items),
+            min(b.x0 for b in items),
+            max(b.y1 for b in items),
+            max(b.x1 for b in items),
         )

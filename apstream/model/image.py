@@ -50,7 +50,9 @@ class MaskedImage:
             )
 
     @classmethod
-    def make(cls, image: F32, mask: IntArray, variance: F32, unit: str, box: Box | None = None) -> MaskedImage:
+    def make(
+        cls, image: F32, mask: IntArray, variance: F32, unit: str, box: Box | None = None
+    ) -> MaskedImage:
         """Make a masked image, converting to float32 and int32 where needed."""
         image = np.asarray(image, np.float32)
         return cls(
@@ -68,7 +70,7 @@ class MaskedImage:
 
     def flagged(self, bits: int) -> BoolArray:
         """Return True where any of `bits` is set."""
-        return (self.mask & bits) != 0
+        return np.asarray((self.mask & bits) != 0)
 
     def cutout(self, box: Box) -> MaskedImage:
         """Return the part inside `box` (views, not copies); the box must lie inside."""

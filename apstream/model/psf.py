@@ -61,7 +61,7 @@ class Psf:
         """Return the kernel at an absolute position, centred on its middle pixel, summing to one."""
         ty, tx = self.box.normalize(y, x)
         kernel: F64 = np.tensordot(poly_terms(ty, tx, self.degree), self.basis, axes=(0, 0))
-        return kernel / kernel.sum()
+        return np.asarray(kernel / kernel.sum())
 
     def central(self) -> F64:
         """Return the kernel at the centre of the box."""

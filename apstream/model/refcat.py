@@ -10,7 +10,8 @@ from apstream.arrays.types import Records
 
 __all__ = ["REFCAT_DTYPE", "RefCat"]
 
-#: ra, dec in ICRS degrees at `epoch` (Julian year); AB magnitude; proper motions in mas/yr (pm_ra includes cos dec).
+#: ra, dec in ICRS degrees at `epoch` (Julian year); AB magnitude;
+#: proper motions in mas/yr (pm_ra includes cos dec).
 REFCAT_DTYPE = np.dtype(
     [
         ("ra", "f8"),

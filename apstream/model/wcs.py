@@ -67,7 +67,7 @@ class SkyWcs:
         return cls(wcs)
 
     def __getstate__(self) -> str:
-        return self.to_header().tostring(sep="\n")
+        return str(self.to_header().tostring(sep="\n"))
 
     def __setstate__(self, state: str) -> None:
         object.__setattr__(self, "wcs", WCS(fits.Header.fromstring(state, sep="\n"), naxis=2))
