@@ -1,0 +1,76 @@
+"""Small images around positions, padded where they leave the image."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apstream.arrays.polynomial import degree_of, poly_terms
+from apstream.arrays.types import F64, FloatArray
+
+__all__ = ["gather_stamps", "psf_stamps", "stamp_corners"]
+
+T = TypeVar("T", bound=np.generic)
+
+
+def stamp_corners(y: FloatArray, x: FloatArray, side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the pixel (y, x) of the first element of stamps of `side` whose middle pixel holds (y, x)."""
+    half = side // 2
+    return (
+        np.floor(np.asarray(y) + 0.5).astype(np.int64) - half,
+        np.floor(np.asarray(x) + 0.5).astype(np.int64) - half,
+    )
+
+
+def gather_stamps(
+    image: NDArray[T], corner_y: NDArray[np.int64], corner_x: NDArray[np.int64], *, side: int, fill: float
+) -> NDArray[T]:
+    """Cut square stamps out of an image.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+        Source image.
+    corner_y, corner_x : ndarray, shape (n,)
+        Array index of the first pixel of each stamp; may lie outside.
+    side
+        Side of the stamps in pixels.
+    fill
+        Value of pixels beyond the edge.
+
+    Returns
+    -------
+    ndarray, shape (n, side, side)
+        Copies, in the type of `image`.
+    """
+    stamps = np.full((len(corner_y), side, side), fill, image.dtype)
+    ny, nx = image.shape
+    for k in range(len(corner_y)):
+        cy, cx = int(corner_y[k]), int(corner_x[k])
+        y0, y1 = max(cy, 0), min(cy + side, ny)
+        x0, x1 = max(cx, 0), min(cx + side, nx)
+        if y0 < y1 and x0 < x1:
+            stamps[k, y0 - cy : y1 - cy, x0 - cx : x1 - cx] = image[y0:y1, x0:x1]
+    return stamps
+
+
+def psf_stamps(basis: F64, ty: FloatArray, tx: FloatArray) -> F64:
+    """Evaluate a spatially varying pixel-basis PSF at many positions.
+
+    Parameters
+    ----------
+    basis : ndarray, shape (n_terms, h, w)
+        Pixel basis; the PSF is the sum of polynomial terms times planes.
+    ty, tx : ndarray, shape (n,)
+        Positions normalised to [-1, 1] over the domain of the polynomial.
+
+    Returns
+    -------
+    ndarray, shape (n, h, w)
+        PSFs summing to one.
+    """
+    terms = poly_terms(np.asarray(ty, float), np.asarray(tx, float), degree_of(basis.shape[0]))
+    stamps: F64 = np.tensordot(terms.T, basis, axes=(1, 0))
+    return np.asarray(stamps / stamps.sum(axis=(1, 2), keepdims=True))
