@@ -1,0 +1,134 @@
+"""Fixtures every test may ask for: real servers, real data, deterministic property tests.
+
+Servers are shared by all workers of a run and started on first use. A test that stops or kills a server
+asks for its own (`own_kafka`, `own_postgres`). Where a server or the data cannot be had, the test skips and
+says why; with `--require-servers` the same is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores: threads inside a worker only fight
+
+import hypothesis
+import pytest
+from kafka_server import KafkaServer, kafka_jars
+from postgres_server import PostgresServer, postgres_binaries
+from processes import Unavailable, lease
+
+ROOT = Path(__file__).parent.parent
+
+hypothesis.settings.register_profile("apstream", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("apstream")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-servers",
+        action="store_true",
+        help="fail, instead of skip, where Kafka, PostgreSQL or the test data are missing",
+    )
+
+
+def _lacking(request: pytest.FixtureRequest, reason: str) -> NoReturn:
+    if request.config.getoption("--require-servers"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that all workers of this run see."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def _kafka_jars(request: pytest.FixtureRequest) -> Path:
+    try:
+        return kafka_jars()
+    except Unavailable as error:
+        _lacking(request, f"Apache Kafka: {error}")
+
+
+@pytest.fixture(scope="session")
+def _postgres_binaries(request: pytest.FixtureRequest) -> Path:
+    try:
+        return postgres_binaries()
+    except Unavailable as error:
+        _lacking(request, f"PostgreSQL: {error}")
+
+
+@pytest.fixture(scope="session")
+def kafka_server(run_directory: Path, _kafka_jars: Path) -> Iterator[KafkaServer]:
+    """The run's shared Apache Kafka; leave it running."""
+
+    def start() -> KafkaServer:
+        return KafkaServer(run_directory / f"kafka-{uuid.uuid4().hex[:8]}", _kafka_jars).start()
+
+    with lease(run_directory / "kafka.json", start, lambda known: KafkaServer(known, _kafka_jars)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(kafka_server: KafkaServer) -> str:
+    """Address of the shared Kafka, `127.0.0.1:port`."""
+    return kafka_server.bootstrap
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path, _kafka_jars: Path) -> Iterator[KafkaServer]:
+    """A Kafka of this test alone, to be stopped, killed and restarted at will."""
+    server = KafkaServer(tmp_path / "kafka", _kafka_jars).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """Prefix of topics and groups no other test uses."""
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server(run_directory: Path, _postgres_binaries: Path) -> Iterator[PostgresServer]:
+    """The run's shared PostgreSQL; leave it running."""
+
+    def start() -> PostgresServer:
+        return PostgresServer(_postgres_binaries).start()
+
+    def attach(directory: Path) -> PostgresServer:
+        return PostgresServer(_postgres_binaries, directory)
+
+    with lease(run_directory / "postgres.json", start, attach) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """URL of a fresh, empty database, `postgresql+asyncpg://user@127.0.0.1:port/name`."""
+    name = postgres_server.create_database()
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def own_postgres(_postgres_binaries: Path) -> Iterator[PostgresServer]:
+    """A PostgreSQL of this test alone, to be stopped, killed, frozen and restarted at will."""
+    server = PostgresServer(_postgres_binaries).start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def shared_data(request: pytest.FixtureRequest) -> Path:
+    """Folder of the real frames: `$APSTREAM_TEST_DATA`, or `shared/data` beside the checkout."""
+    path = Path(os.environ.get("APSTREAM_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        _lacking(request, f"no test data at {path}; set APSTREAM_TEST_DATA")
+    return path
