@@ -243,7 +243,7 @@ def _band_columns(b: str) -> tuple[Column, ...]:
             f"{b}_psfFluxMaxSlope",
             "f4",
             "nJy / d",
-            f"Steepest change of psfFlux between neighbours in time in {b}.",
+            f"Largest rise of psfFlux per day between neighbours in time in {b}.",
         ),
         _C(f"{b}_psfFluxErrMean", "f4", "nJy", f"Mean of psfFluxErr in {b}."),
     )
