@@ -27,6 +27,7 @@ __all__ = [
     "MatchingKernel",
     "RawExposure",
     "Template",
+    "sky_positions",
 ]
 
 

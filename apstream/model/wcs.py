@@ -13,7 +13,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 from apstream.arrays.types import F64, FloatArray
 from apstream.model.geometry import Box
 
-__all__ = ["SkyWcs"]
+__all__ = ["SkyWcs", "separation"]
 
 _KEYS = ("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2")
 
