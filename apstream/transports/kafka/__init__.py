@@ -1,0 +1,6 @@
+"""Events from Kafka and alerts to Kafka (aiokafka)."""
+
+from apstream.transports.kafka.sink import KafkaSink
+from apstream.transports.kafka.source import KafkaSource
+
+__all__ = ["KafkaSink", "KafkaSource"]
