@@ -93,7 +93,10 @@ class EmbeddedSettings(BaseModel):
     model_config = _FROZEN
 
     kind: Literal["embedded"] = "embedded"
-    kafka: KafkaSettings = Field(KafkaSettings(), description="As for Kafka; bootstrap_servers is ignored.")
+    kafka: KafkaSettings = Field(
+        KafkaSettings(consumer=ConsumerSettings(session_timeout_s=6.0)),
+        description="As for Kafka; bootstrap_servers is ignored.",
+    )
 
 
 class FilesSettings(BaseModel):

@@ -19,7 +19,7 @@ from apstream.transports.settings import ConsumerSettings, KafkaSettings, Produc
 def settings(bootstrap: str, **producer: object) -> KafkaSettings:
     return KafkaSettings(
         bootstrap_servers=bootstrap,
-        consumer=ConsumerSettings(probe_s=0.3, session_timeout_s=2.0),
+        consumer=ConsumerSettings(probe_s=0.3, session_timeout_s=6.0),
         producer=ProducerSettings.model_validate(producer),
     )
 
