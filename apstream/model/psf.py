@@ -83,5 +83,5 @@ class Psf:
 def _half_maximum_area(kernel: F64) -> float:
     from scipy.ndimage import zoom
 
-    fine = zoom(kernel, 5, order=3, grid_mode=True, mode="constant")
+    fine = zoom(kernel, 5, order=3, grid_mode=True, mode="grid-constant")
     return float(np.count_nonzero(fine > fine.max() / 2)) / 25

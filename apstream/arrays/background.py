@@ -1,0 +1,70 @@
+"""The sky: a mesh of clipped modes, evaluated by natural cubic splines."""
+
+from __future__ import annotations
+
+import numpy as np
+import sep
+from scipy.interpolate import CubicSpline
+
+from apstream.arrays.types import F32, BoolArray, F64
+
+__all__ = ["evaluate_mesh", "measure_mesh"]
+
+
+def measure_mesh(image: F32, bad: BoolArray, *, cell: int, smooth: int = 3) -> tuple[F32, F32]:
+    """Measure the sky and its noise in square cells with sep (SExtractor's clipped mode).
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx), float32
+        Values under `bad` may be anything, NaN too.
+    bad : ndarray, shape (ny, nx), bool
+        True where the pixel must not be used. A cell with fewer than half its pixels left takes its
+        neighbours' value.
+    cell
+        Side of the cells, pixels.
+    smooth
+        Side of the median filter over the mesh, in cells.
+
+    Returns
+    -------
+    mesh, rms : ndarray, shape (ceil(ny / cell), ceil(nx / cell)), float32
+        At the cells' centres, (i + 0.5) cell - 0.5.
+    """
+    clean = np.ascontiguousarray(image, np.float32)
+    wrong = ~np.isfinite(clean)
+    if wrong.any():
+        clean = np.where(wrong, np.float32(0), clean)
+        bad = bad | wrong
+    cell = min(cell, *image.shape)
+    sky = sep.Background(clean, mask=np.ascontiguousarray(bad), bw=cell, bh=cell, fw=smooth, fh=smooth)
+    return _at_centers(sky.back(dtype=np.float32), cell), _at_centers(sky.rms(dtype=np.float32), cell)
+
+
+def _at_centers(values: F32, cell: int) -> F32:
+    """Return `values` at the centres of the cells (means of the four pixels around, or the nearest ones)."""
+    rows, cols = (np.arange(-(-n // cell)) * cell + (cell - 1) / 2 for n in values.shape)
+    low = [np.minimum(np.floor(c).astype(int), n - 1) for c, n in zip((rows, cols), values.shape, strict=True)]
+    high = [np.minimum(np.ceil(c).astype(int), n - 1) for c, n in zip((rows, cols), values.shape, strict=True)]
+    total = sum(values[np.ix_(r, c)].astype(np.float64) for r in (low[0], high[0]) for c in (low[1], high[1]))
+    return np.asarray(total / 4, np.float32)
+
+
+def _spline_matrix(length: int, cells: int, cell: int) -> F32:
+    """Return the matrix (length, cells) from values at cell centres to pixels; straight beyond the outer centres."""
+    if cells == 1:
+        return np.ones((length, 1), np.float32)
+    nodes = np.minimum(np.arange(cells) * cell + (cell - 1) / 2, length - 1.0)
+    pixels = np.arange(length, dtype=float)
+    inside = np.clip(pixels, nodes[0], nodes[-1])
+    spline = CubicSpline(nodes, np.eye(cells), bc_type="natural")
+    matrix: F64 = spline(inside) + (pixels - inside)[:, None] * spline(inside, 1)
+    return np.asarray(matrix, np.float32)
+
+
+def evaluate_mesh(mesh: F32, *, cell: int, shape: tuple[int, int]) -> F32:
+    """Evaluate a mesh of values at cell centres on all pixels of an array of `shape`."""
+    cell = min(cell, *shape)
+    rows = _spline_matrix(shape[0], mesh.shape[0], cell)
+    cols = _spline_matrix(shape[1], mesh.shape[1], cell)
+    return np.asarray((rows @ mesh.astype(np.float32)) @ cols.T, np.float32)

@@ -1,0 +1,90 @@
+"""Robust statistics of samples."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from apstream.arrays.types import BoolArray, F32, F64, FloatArray
+
+__all__ = ["clip_mask", "clipped_median", "mad_sigma", "mode_of", "subsample"]
+
+#: Sigma of a Gaussian over its median absolute deviation.
+_MAD = 1.482602218505602
+
+
+def mad_sigma(values: FloatArray) -> float:
+    """Return the robust standard deviation of `values`; NaN values are ignored, NaN if none is left."""
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        return float("nan")
+    return float(_MAD * np.median(np.abs(values - np.median(values))))
+
+
+def clip_mask(values: FloatArray, *, n_sigma: float = 3.0, iterations: int = 5, floor: float = 0.0) -> BoolArray:
+    """Return True for values that survive iterated clipping about the median.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        NaN never survives.
+    n_sigma
+        Half-width kept, in robust standard deviations.
+    floor
+        Smallest standard deviation assumed.
+    """
+    keep = np.isfinite(values)
+    for _ in range(iterations):
+        if not keep.any():
+            break
+        sigma = max(mad_sigma(values[keep]), floor)
+        new = np.isfinite(values) & (np.abs(values - np.median(values[keep])) <= n_sigma * sigma)
+        if np.array_equal(new, keep):
+            break
+        keep = new
+    return keep
+
+
+def clipped_median(rows: FloatArray, *, n_sigma: float = 3.0) -> F32:
+    """Return the median of each row after one clip of outliers about the row's median.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (n, m)
+        NaN values are ignored; a row without finite values gives NaN.
+
+    Returns
+    -------
+    ndarray, shape (n,), float32
+    """
+    rows = np.asarray(rows, np.float32)
+    empty = ~np.isfinite(rows).any(axis=1)
+    filled = np.where(empty[:, None], np.float32(0), rows)
+    middle = np.nanmedian(filled, axis=1)
+    deviation = np.abs(filled - middle[:, None])
+    # The scatter of a short row is itself noisy: clip with the scatter that is typical of all rows.
+    sigma = max(_MAD * float(np.nanmedian(deviation)), 1e-6)
+    kept = np.where(deviation <= n_sigma * sigma, filled, np.float32(np.nan))
+    lost = ~np.isfinite(kept).any(axis=1)
+    kept[lost] = middle[lost, None]
+    result = np.nanmedian(kept, axis=1).astype(np.float32)
+    result[empty] = np.nan
+    return result
+
+
+def mode_of(values: FloatArray, *, bandwidth: float, weights: FloatArray | None = None) -> float:
+    """Return the place of highest density of `values`, smoothed by a Gaussian of width `bandwidth`."""
+    values = np.asarray(values, float)
+    weights = np.ones(len(values)) if weights is None else np.asarray(weights, float)
+    grid = np.arange(values.min() - bandwidth, values.max() + 1.5 * bandwidth, bandwidth / 4)
+    density: F64 = np.zeros(len(grid))
+    for chunk in np.array_split(np.arange(len(values)), max(1, len(values) // 512)):
+        distance = (grid[:, None] - values[None, chunk]) / bandwidth
+        density += np.exp(-0.5 * distance**2) @ weights[chunk]
+    return float(grid[int(np.argmax(density))])
+
+
+def subsample(image: FloatArray, *, limit: int = 400_000) -> FloatArray:
+    """Return finite pixels of `image`, on a regular stride that leaves at most about `limit` of them."""
+    step = max(1, int(np.ceil(np.sqrt(image.size / limit))))
+    values = image[::step, ::step].ravel()
+    return values[np.isfinite(values)]
