@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from apstream.arrays.psf import shift_kernel
-from apstream.arrays.types import F32, BoolArray, F64, FloatArray
+from apstream.arrays.types import F32, F64, BoolArray, FloatArray
 
 __all__ = ["find_cosmic_rays", "repair", "sharpness_limits"]
 
@@ -180,7 +180,9 @@ def find_cosmic_rays(
     for _ in range(iterations):
         if not front:
             break
-        front = _grow(image, clean, variance, flags, front, limits, margin, grow_sigma, 0.6 * grow_sigma, _PAIRS)
+        front = _grow(
+            image, clean, variance, flags, front, limits, margin, grow_sigma, 0.6 * grow_sigma, _PAIRS
+        )
     for r, c in front:
         flags[r, c] = 1
     return flags == 1

@@ -53,7 +53,9 @@ def _adapt(image, bad, y, x, sigma, half, limit, out):  # type: ignore[no-untype
         if not s[0] > 0:
             return
         dy, dx = s[1] / s[0], s[2] / s[0]
-        new = np.array([2 * (s[3] / s[0] - dy * dy), 2 * (s[4] / s[0] - dx * dx), 2 * (s[5] / s[0] - dy * dx)])
+        new = np.array(
+            [2 * (s[3] / s[0] - dy * dy), 2 * (s[4] / s[0] - dx * dx), 2 * (s[5] / s[0] - dy * dx)]
+        )
         y, x = y + 2 * dy, x + 2 * dx
         det = new[0] * new[1] - new[2] * new[2]
         small = not (new[0] > 0.09 and new[1] > 0.09 and det > 0.01)
@@ -81,7 +83,13 @@ def _adapt_all(image, bad, y, x, sigma, half, limit, out):  # type: ignore[no-un
 
 
 def adaptive_moments(
-    image: F32, bad: np.ndarray[tuple[int, int], np.dtype[np.bool_]], *, y: F64, x: F64, sigma: float, limit: int = 25
+    image: F32,
+    bad: np.ndarray[tuple[int, int], np.dtype[np.bool_]],
+    *,
+    y: F64,
+    x: F64,
+    sigma: float,
+    limit: int = 25,
 ) -> Records:
     """Measure adaptive moments of many sources.
 

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from scipy.ndimage import maximum_filter
 
-from apstream.arrays.types import F32, BoolArray, F64, IntArray
+from apstream.arrays.types import F32, F64, BoolArray, IntArray
 
 __all__ = ["find_peaks", "footprints", "gaussian_smooth", "gaussian_taps"]
 

@@ -18,7 +18,7 @@ from apstream.arrays.polynomial import n_terms, poly_terms
 from apstream.arrays.psf import kernel_at, psf_fit, render_psf, shift_kernel
 from apstream.arrays.stars import degree_for
 from apstream.arrays.stats import mad_sigma
-from apstream.arrays.types import F32, BoolArray, F64, IntArray
+from apstream.arrays.types import F32, F64, BoolArray, IntArray
 
 __all__ = ["PsfSolution", "fit_psf", "moffat_kernel"]
 
@@ -123,7 +123,10 @@ def _scene(
         tree = cKDTree(np.column_stack(others[:2]))
         lists = tree.query_ball_point(np.column_stack(stars[:2]), reach)
         near = np.unique(np.concatenate([np.asarray(item, int) for item in lists]))
-    y, x, flux = (np.concatenate([np.asarray(s, float), np.asarray(o, float)[near]]) for s, o in zip(stars, others, strict=True))
+    y, x, flux = (
+        np.concatenate([np.asarray(s, float), np.asarray(o, float)[near]])
+        for s, o in zip(stars, others, strict=True)
+    )
     ny, nx = image.shape
     ty, tx = (y - (ny - 1) / 2) / max(ny / 2, 1), (x - (nx - 1) / 2) / max(nx / 2, 1)
     return _Scene(image, variance, len(stars[0]), y, x, ty, tx, np.nan_to_num(flux))

@@ -7,7 +7,7 @@ from scipy.spatial import cKDTree
 
 from apstream.arrays.polynomial import n_terms, poly_terms
 from apstream.arrays.stats import mad_sigma, mode_of
-from apstream.arrays.types import BoolArray, F64, FloatArray
+from apstream.arrays.types import F64, BoolArray, FloatArray
 
 __all__ = ["contamination", "degree_for", "stellar_locus", "stellar_size"]
 

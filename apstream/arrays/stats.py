@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from apstream.arrays.types import BoolArray, F32, F64, FloatArray
+from apstream.arrays.types import F32, F64, BoolArray, FloatArray
 
 __all__ = ["clip_mask", "clipped_median", "mad_sigma", "mode_of", "subsample"]
 
@@ -20,7 +20,9 @@ def mad_sigma(values: FloatArray) -> float:
     return float(_MAD * np.median(np.abs(values - np.median(values))))
 
 
-def clip_mask(values: FloatArray, *, n_sigma: float = 3.0, iterations: int = 5, floor: float = 0.0) -> BoolArray:
+def clip_mask(
+    values: FloatArray, *, n_sigma: float = 3.0, iterations: int = 5, floor: float = 0.0
+) -> BoolArray:
     """Return True for values that survive iterated clipping about the median.
 
     Parameters

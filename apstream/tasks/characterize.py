@@ -24,7 +24,7 @@ from apstream.arrays.sources import (
 )
 from apstream.arrays.stars import contamination, stellar_locus, stellar_size
 from apstream.arrays.stats import clip_mask
-from apstream.arrays.types import F32, BoolArray, F64, FloatArray, IntArray, Records
+from apstream.arrays.types import F32, F64, BoolArray, FloatArray, IntArray, Records
 from apstream.errors import NoGoodPixels, TooFewStars
 from apstream.model.exposures import STAR_DTYPE, Background, CharacterizedExposure, Exposure
 from apstream.model.image import MaskedImage
@@ -75,8 +75,12 @@ class StarConfig(BaseModel):
     detect_sigma: float = Field(5.0, gt=0, description="detection threshold, sigma of the smoothed sky")
     fwhm_guess_px: float = Field(4.0, gt=1, description="width of the first smoothing, pixels")
     min_fwhm_px: float = Field(1.2, gt=0, description="narrower sources are never stars, pixels")
-    min_snr: float = Field(50.0, gt=0, description="least S/N of a star that shapes the PSF; halved twice if few")
-    max_contamination: float = Field(0.02, gt=0, description="most light of neighbours on an isolated star, fraction")
+    min_snr: float = Field(
+        50.0, gt=0, description="least S/N of a star that shapes the PSF; halved twice if few"
+    )
+    max_contamination: float = Field(
+        0.02, gt=0, description="most light of neighbours on an isolated star, fraction"
+    )
     max_sources: int = Field(40000, ge=10, description="most sources measured, the brightest")
     locus_width: float = Field(0.2, gt=0, description="first half-width of the stellar locus in log size")
 
@@ -100,10 +104,14 @@ class CharacterizeConfig(BaseModel):
     model_config = _FROZEN
 
     background: BackgroundConfig = Field(BackgroundConfig(), description="the sky")
-    cosmic_rays: CosmicRayConfig | None = Field(CosmicRayConfig(), description="cosmic rays; null: none are sought")
+    cosmic_rays: CosmicRayConfig | None = Field(
+        CosmicRayConfig(), description="cosmic rays; null: none are sought"
+    )
     stars: StarConfig = Field(StarConfig(), description="detection and the choice of stars")
     psf: PsfConfig = Field(PsfConfig(), description="the PSF model")
-    aperture_fwhm: float = Field(3.0, gt=0, description="radius of the aperture that defines the zero point, FWHM")
+    aperture_fwhm: float = Field(
+        3.0, gt=0, description="radius of the aperture that defines the zero point, FWHM"
+    )
     iterations: int = Field(1, ge=1, description="rounds of sky, stars and PSF after the first guess")
 
 
@@ -161,7 +169,9 @@ def characterize(exposure: Exposure, config: CharacterizeConfig | None = None) -
         state.fwhm = _fwhm_of(solution.basis)
         _cosmic_rays(state, solution.basis[0], config)
     psf = Psf(solution.basis, exposure.box)
-    stars, correction = _star_list(state, shapes, psf, chosen=chosen, locus=locus, solution=solution, config=config)
+    stars, correction = _star_list(
+        state, shapes, psf, chosen=chosen, locus=locus, solution=solution, config=config
+    )
     return _finish(exposure, state, psf, stars, correction=correction, config=config)
 
 
@@ -176,7 +186,9 @@ def _begin(image: MaskedImage, config: CharacterizeConfig) -> _State:
     mask = image.mask | np.where(finite, 0, int(MaskPlane.NO_DATA)).astype(np.int32)
     mesh, rms = measure_mesh(data, bad, cell=config.background.cell_px, smooth=config.background.smooth_cells)
     if not np.any(rms > 0):
-        raise NoGoodPixels("the image has no noise: its pixels are all alike", remedy="check that the shutter opened")
+        raise NoGoodPixels(
+            "the image has no noise: its pixels are all alike", remedy="check that the shutter opened"
+        )
     cell = min(config.background.cell_px, *data.shape)
     state = _State(data, variance, bad, mask, mesh, Sky(rms, cell), data)
     _subtract_sky(state)
@@ -340,7 +352,9 @@ def _fwhm_of(basis: F64) -> float:
     """Return the FWHM of the Gaussian that matches the central kernel, pixels."""
     kernel = np.asarray(basis[0], np.float32)
     half = np.array([float(kernel.shape[0] // 2)])
-    found = adaptive_moments(kernel, np.zeros(kernel.shape, bool), y=half, x=half, sigma=kernel.shape[0] / 15)[0]
+    found = adaptive_moments(
+        kernel, np.zeros(kernel.shape, bool), y=half, x=half, sigma=kernel.shape[0] / 15
+    )[0]
     return float(np.sqrt(np.sqrt(found["yy"] * found["xx"] - found["xy"] ** 2))) * FWHM_PER_SIGMA
 
 
@@ -364,7 +378,9 @@ def _star_list(
         residual, state.variance, state.bad, fits, basis=psf.basis, terms=terms, radius=radius
     )
     flags = flags_near(state.mask, y=fits["y"], x=fits["x"], radius=max(1.0, state.fwhm / 2))
-    lonely = contamination(fits["y"], fits["x"], np.nan_to_num(fits["flux"]), radius=5 * state.fwhm, scale=state.fwhm)
+    lonely = contamination(
+        fits["y"], fits["x"], np.nan_to_num(fits["flux"]), radius=5 * state.fwhm, scale=state.fwhm
+    )
     stars = np.zeros(len(shapes), STAR_DTYPE)
     stars["y"], stars["x"], stars["y_err"], stars["x_err"] = (fits[c] for c in ("y", "x", "y_err", "x_err"))
     stars["ap_flux"], stars["ap_flux_err"] = ap_flux, ap_err
@@ -390,7 +406,13 @@ def _aperture_correction(fits: Records, ap_flux: F64, used: BoolArray) -> float:
 
 
 def _finish(
-    exposure: Exposure, state: _State, psf: Psf, stars: Records, *, correction: float, config: CharacterizeConfig
+    exposure: Exposure,
+    state: _State,
+    psf: Psf,
+    stars: Records,
+    *,
+    correction: float,
+    config: CharacterizeConfig,
 ) -> CharacterizedExposure:
     """Put the product together, positions absolute."""
     box = exposure.box

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+from starfield import Field, make_field, moffat, shape_at, stamp
+
+from apstream.arrays.moments import adaptive_moments
+from apstream.errors import NoGoodPixels, TooFewStars
+from apstream.model.exposures import CharacterizedExposure, Exposure, ExposureInfo
+from apstream.model.geometry import Box
+from apstream.model.ids import VisitDetector
+from apstream.model.image import MaskedImage
+from apstream.model.mask import MaskPlane
+from apstream.tasks.characterize import CharacterizeConfig, characterize
+
+INFO = ExposureInfo(
+    id=VisitDetector("test", 1, 0), band="r", physical_filter="r", mid_mjd_tai=60000.0, exposure_s=30.0
+)
+SIZE = 512
+
+
+def exposure(image, variance, mask=None, box=None) -> Exposure:
+    mask = np.zeros(image.shape, np.int32) if mask is None else mask
+    return Exposure(image=MaskedImage.make(image, mask, variance, "electron", box), info=INFO, wcs=None)
+
+
+def match(stars, field: Field):
+    """Index of the star nearest to each true one, and whether it is within a pixel."""
+    distance, index = cKDTree(np.column_stack([stars["y"], stars["x"]])).query(
+        np.column_stack([field.y, field.x])
+    )
+    return index, distance < 1
+
+
+@pytest.fixture(scope="module")
+def field() -> Field:
+    return make_field(size=SIZE, fwhm=4.0, n_stars=250, gradient=0.2, faintest=800, n_galaxies=30)
+
+
+@pytest.fixture(scope="module")
+def result(field: Field) -> CharacterizedExposure:
+    return characterize(exposure(field.image, field.variance))
+
+
+def test_the_sky_is_subtracted_also_where_it_has_a_gradient(field, result):
+    blank = (result.image.mask & MaskPlane.DETECTED) == 0
+    for part in np.array_split(np.arange(SIZE), 4):
+        rows = np.ix_(part, np.arange(SIZE))
+        assert (
+            abs(np.median(result.image.image[rows][blank[rows]]))
+            < 0.05 * result.metrics["characterize.sky_rms"]
+        )
+    assert result.metrics["characterize.sky"] == pytest.approx(field.sky, rel=0.05)
+    assert result.metrics["characterize.sky_rms"] == pytest.approx(np.sqrt(field.sky + 25), rel=0.1)
+
+
+def test_stars_come_back_with_right_fluxes_and_honest_errors(field, result):
+    stars = result.stars
+    index, found = match(stars, field)
+    snr = stars["flux"][index] / stars["flux_err"][index]
+    good = found & ~stars["blended"][index] & (snr > 10) & (snr < 100)
+    pull = ((stars["flux"][index] - field.flux) / stars["flux_err"][index])[good]
+    assert good.sum() > 50
+    assert abs(np.median(pull)) < 0.3
+    assert 0.8 < 1.48 * np.median(np.abs(pull - np.median(pull))) < 1.3
+    bright = found & (snr > 100) & ~stars["blended"][index]
+    assert np.median(stars["flux"][index] / field.flux, axis=0) == pytest.approx(1, abs=0.02)
+    assert np.median(np.abs(stars["y"][index] - field.y)[bright]) < 0.02
+    assert stars["is_star"][index][bright].mean() > 0.9
+
+
+@pytest.mark.parametrize("fwhm", [2.3, 4.0, 7.0])
+def test_the_psf_has_the_true_size_and_shape_everywhere(fwhm):
+    f = make_field(size=SIZE, fwhm=fwhm, n_stars=int(1000 / fwhm), faintest=2000, brightest=3e5, seed=3)
+    psf = characterize(exposure(f.image, f.variance)).psf
+    rows = []
+    for y in np.linspace(40, SIZE - 40, 5):
+        for x in np.linspace(40, SIZE - 40, 5):
+            width, e1, e2 = shape_at(y, x, SIZE, fwhm, 1.0)
+            half = psf.shape[0] // 2
+            true = stamp(0, 0, half, lambda a, b, w=width, p=e1, q=e2: moffat(a, b, w, e1=p, e2=q))[2]
+            rows.append([_shape(k, fwhm) for k in (psf.at(y, x), true)])
+    model, truth = np.array(rows).transpose(1, 2, 0)
+    assert np.median(model[0] / truth[0]) == pytest.approx(1, abs=0.01)
+    assert np.std(model[0] / truth[0]) < 0.012
+    assert np.all(np.abs(np.median(model[1:] - truth[1:], axis=1)) < 0.004)
+
+
+def _shape(kernel, fwhm):
+    half = np.array([kernel.shape[0] // 2], float)
+    m = adaptive_moments(
+        kernel.astype("f4"), np.zeros(kernel.shape, bool), y=half, x=half, sigma=fwhm / 2.35
+    )[0]
+    trace = m["yy"] + m["xx"]
+    return np.sqrt(trace), (m["xx"] - m["yy"]) / trace, 2 * m["xy"] / trace
+
+
+def test_absolute_positions_follow_the_box(field, result):
+    box = Box.from_shape(field.image.shape, 1000, 2000)
+    moved = characterize(exposure(field.image, field.variance, box=box))
+    assert np.allclose(moved.stars["y"], result.stars["y"] + 1000)
+    assert np.allclose(moved.stars["x"], result.stars["x"] + 2000)
+    assert np.allclose(moved.psf.at(1256, 2256), result.psf.at(256, 256))
+
+
+def test_the_same_image_gives_the_same_bytes(field, result):
+    again = characterize(exposure(field.image, field.variance))
+    assert again.image.image.tobytes() == result.image.image.tobytes()
+    assert again.stars.tobytes() == result.stars.tobytes()
+    assert again.psf.basis.tobytes() == result.psf.basis.tobytes()
+
+
+def test_a_coadd_with_holes_and_uneven_depth_is_characterized(field):
+    image, variance = field.image.copy(), field.variance.copy()
+    mask = np.zeros(image.shape, np.int32)
+    image[:, :60], variance[:, :60], mask[:, :60] = np.nan, np.inf, MaskPlane.NO_DATA
+    variance[300:, 300:] *= 4
+    image[300:, 300:] += np.random.default_rng(5).normal(0, 1, (212, 212)) * np.sqrt(
+        3 * field.variance[300:, 300:]
+    )
+    got = characterize(exposure(image, variance, mask), CharacterizeConfig(cosmic_rays=None))
+    assert np.all(np.isfinite(got.image.image))
+    assert np.all(got.image.mask[:, :60] & MaskPlane.NO_DATA)
+    assert got.metrics["characterize.fwhm_pixel"] == pytest.approx(4.1, abs=0.2)
+    assert got.metrics["characterize.n_cosmic_ray_pixels"] == 0
+
+
+def test_all_nan_and_all_saturated_images_are_refused(field):
+    with pytest.raises(NoGoodPixels, match="NaN"):
+        characterize(exposure(np.full_like(field.image, np.nan), field.variance))
+    with pytest.raises(NoGoodPixels, match="saturated"):
+        mask = np.full(field.image.shape, int(MaskPlane.SAT), np.int32)
+        characterize(exposure(field.image, field.variance, mask))
+    with pytest.raises(NoGoodPixels, match="alike"):
+        characterize(exposure(np.full_like(field.image, 7.0), field.variance))
+
+
+def test_a_field_without_stars_is_refused_with_a_remedy():
+    rng = np.random.default_rng(2)
+    blank = rng.normal(100, 10, (256, 256)).astype(np.float32)
+    with pytest.raises(TooFewStars) as error:
+        characterize(exposure(blank, np.full_like(blank, 100.0)))
+    assert error.value.remedy
