@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from apstream.model.ids import VisitDetector
 from apstream.model.products import Alert, CatalogProducts, History, KnownObjects, SkyCircle
 
-__all__ = ["AlertSink", "Apdb", "EventSource", "LedgerEntry", "Message", "OutboxEntry", "Repository"]
+__all__ = [
+    "AlertSink",
+    "Apdb",
+    "ApdbUnit",
+    "EventSource",
+    "LedgerEntry",
+    "Message",
+    "OutboxEntry",
+    "Repository",
+    "SinkStatus",
+    "SourceStatus",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +57,59 @@ class OutboxEntry:
     n_alerts: int
 
 
+@dataclass(slots=True)
+class SourceStatus:
+    """The state of an event source.
+
+    Parameters
+    ----------
+    problem
+        Why no events can come now; empty when all is well.
+    assigned
+        Names of the partitions this process reads.
+    lag
+        Events behind the end, by partition.
+    """
+
+    problem: str = "not started"
+    assigned: tuple[str, ...] = ()
+    lag: dict[str, int] = field(default_factory=dict)
+    rebalances: int = 0
+    commits: int = 0
+    commit_failures: int = 0
+    restarts: int = 0
+
+
+@dataclass(slots=True)
+class SinkStatus:
+    """The state of an alert sink; `problem` is empty when all is well."""
+
+    problem: str = ""
+    sent: int = 0
+    acknowledged: int = 0
+    failures: int = 0
+
+
 class EventSource(Protocol):
     """Where exposure events come from; at least once, in order within a partition."""
+
+    @property
+    def status(self) -> SourceStatus:
+        """What the source says of itself."""
+        ...
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that has come so far is finished."""
+        ...
+
+    async def start(self) -> None:
+        """Begin to connect in the background."""
+        ...
+
+    def stop_intake(self) -> None:
+        """Take no further events; `messages` ends."""
+        ...
 
     def messages(self) -> AsyncIterator[Message]:
         """Yield messages until `close`."""
@@ -63,6 +126,23 @@ class EventSource(Protocol):
 
 class AlertSink(Protocol):
     """Where alerts go."""
+
+    @property
+    def status(self) -> SinkStatus:
+        """What the sink says of itself."""
+        ...
+
+    async def start(self) -> None:
+        """Connect; BrokerUnavailable where nobody answers."""
+        ...
+
+    def check(self, alerts: Sequence[Alert]) -> None:
+        """Refuse with UnfitImage, before anything is committed, alerts that could never be sent."""
+        ...
+
+    async def dead_letter(self, message: Message, *, reason: str, error_class: str) -> None:
+        """Put a refused event aside as it came, with the reason; BrokerUnavailable otherwise."""
+        ...
 
     async def publish(self, alerts: Sequence[Alert]) -> None:
         """Send all alerts and return when every one is acknowledged; BrokerUnavailable otherwise."""
@@ -89,23 +169,31 @@ class Repository(Protocol):
         ...
 
 
+class ApdbUnit(Protocol):
+    """One unit of work under the lock on a sky region."""
+
+    async def history(self, *, now_mjd_tai: float) -> History:
+        """Return the latest objects in the region with their sources inside the history window."""
+        ...
+
+    async def commit(self, products: CatalogProducts, entry: LedgerEntry, outbox: OutboxEntry) -> bool:
+        """Store all in one transaction; False if the ledger had the row already (nothing is stored)."""
+        ...
+
+
 class Apdb(Protocol):
     """The Alert Production Database."""
+
+    def unit(self, region: SkyCircle) -> AbstractAsyncContextManager[ApdbUnit]:
+        """Lock a region: what `history` returns stays true until `commit`."""
+        ...
 
     async def known_objects(self, region: SkyCircle) -> KnownObjects:
         """Return ids and positions of the objects inside `region`."""
         ...
 
-    async def history(self, region: SkyCircle, *, now_mjd_tai: float) -> History:
-        """Return the latest objects in `region` with their sources inside the history window."""
-        ...
-
     async def ledger(self, id: VisitDetector) -> LedgerEntry | None:
         """Return how a visit and detector ended, None if it has not."""
-        ...
-
-    async def commit(self, products: CatalogProducts, entry: LedgerEntry, outbox: OutboxEntry) -> bool:
-        """Store everything in one transaction; False, storing nothing, if the ledger had the row."""
         ...
 
     async def record(self, entry: LedgerEntry) -> bool:

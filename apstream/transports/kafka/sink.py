@@ -14,10 +14,9 @@ from aiokafka.errors import KafkaError
 
 from apstream.errors import BadSettings, BrokerUnavailable, UnfitImage
 from apstream.model.products import Alert
-from apstream.ports import Message
+from apstream.ports import Message, SinkStatus
 from apstream.transports.kafka.client import connection_options, translate
 from apstream.transports.settings import KafkaSettings
-from apstream.transports.status import SinkStatus
 
 __all__ = ["KafkaSink"]
 

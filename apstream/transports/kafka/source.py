@@ -18,11 +18,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
 from apstream.errors import ApstreamError, FatalError
-from apstream.ports import Message
+from apstream.ports import Message, SourceStatus
 from apstream.transports.kafka.client import connection_options, is_fatal, translate
 from apstream.transports.lanes import Lanes, OffsetTracker
 from apstream.transports.settings import KafkaSettings
-from apstream.transports.status import SourceStatus
 
 __all__ = ["KafkaSource"]
 
