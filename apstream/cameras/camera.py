@@ -1,0 +1,284 @@
+"""A camera: what turns a raw file's header into a detector, an exposure and a first WCS."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from astropy.time import Time
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from apstream.cameras.headers import Header, angle_degrees, find, header_shape, number, text
+from apstream.cameras.schema import (
+    AmplifierSpec,
+    DetectorsSpec,
+    FilterSpec,
+    FromHeader,
+    HeaderSpec,
+    SectionSpec,
+    WcsSpec,
+)
+from apstream.cameras.sections import Section, parse_section
+from apstream.cameras.times import mid_mjd_tai
+from apstream.errors import BadHeader, UnknownEvent, WrongSize
+from apstream.model.detector import Amplifier, Detector
+from apstream.model.exposures import ExposureInfo
+from apstream.model.geometry import Box
+from apstream.model.ids import VisitDetector
+from apstream.model.wcs import SkyWcs
+
+__all__ = ["Camera", "HduChoice"]
+
+_WCS_CARD = re.compile(
+    r"WCSAXES|CTYPE[12]|CUNIT[12]|CRVAL[12]|CRPIX[12]|CDELT[12]|CROTA2|(CD|PC|PV)[12]_\d+|(A|B|AP|BP)_(\d_\d|ORDER)"
+    r"|RADESYS|RADECSYS|EQUINOX|LONPOLE|LATPOLE"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HduChoice:
+    """Which HDU to read: by `name` if set, else by `index` if set, else the first with a 2-D image."""
+
+    index: int | None = None
+    name: str | None = None
+
+
+class Camera(BaseModel):
+    """A validated camera description.
+
+    Headers are given as mappings (an astropy Header or a dict); for a file with extensions, the extension's
+    header with the primary header's cards added.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Instrument name in data ids.")
+    description: str = ""
+    pixel_scale_arcsec: float | FromHeader = Field(description="Arcsec per pixel.")
+    detectors: DetectorsSpec = DetectorsSpec()
+    amplifiers: tuple[AmplifierSpec, ...] = Field(min_length=1)
+    header: HeaderSpec
+    filters: tuple[FilterSpec, ...] = Field(min_length=1, description="First match wins.")
+    wcs: WcsSpec = WcsSpec()
+    calibrated: bool = Field(False, description="Frames come bias-subtracted and flat-fielded.")
+
+    @model_validator(mode="after")
+    def _repeat_is_used(self) -> Camera:
+        for amplifier in self.amplifiers:
+            if amplifier.repeat is not None and "{n}" not in amplifier.name:
+                raise ValueError("an amplifier with `repeat` needs {n} in its `name`")
+        return self
+
+    def with_options(self, **options: Any) -> Camera:
+        """Return the camera with `gain`, `read_noise`, `saturation` or `pixel_scale_arcsec` fixed to numbers.
+
+        Options that are None change nothing.
+        """
+        given = {key: float(value) for key, value in options.items() if value is not None}
+        unknown = set(given) - {"gain", "read_noise", "saturation", "pixel_scale_arcsec"}
+        if unknown:
+            raise ValueError(f"a camera has no option {', '.join(sorted(unknown))}")
+        scale = given.pop("pixel_scale_arcsec", self.pixel_scale_arcsec)
+        amplifiers = tuple(amplifier.model_copy(update=given) for amplifier in self.amplifiers)
+        return self.model_copy(update={"pixel_scale_arcsec": scale, "amplifiers": amplifiers})
+
+    def detector_number(self, header: Header, where: str = "") -> int:
+        """Return the detector number that a header names; BadHeader or UnknownEvent."""
+        spec = self.detectors.number
+        value = spec if isinstance(spec, int) else int(number(header, spec, what="detector", where=where))
+        if self.detectors.names and value not in self.detectors.names:
+            raise UnknownEvent(
+                f"{self.name} has no detector {value}",
+                where=where,
+                remedy=f"detectors are {min(self.detectors.names)} to {max(self.detectors.names)}",
+            )
+        return value
+
+    def select_hdu(self, detector: int) -> HduChoice:
+        """Return which HDU of a file holds `detector`."""
+        spec = self.detectors.hdu
+        if spec.name is None:
+            return HduChoice(index=spec.index)
+        return HduChoice(name=spec.name.format(name=self._detector_name(detector), number=detector))
+
+    def detector(self, header: Header, where: str = "") -> Detector:
+        """Build the detector that a header describes.
+
+        Raises
+        ------
+        BadHeader
+            If a keyword is missing or its value impossible.
+        WrongSize
+            If the array is not of the camera's size, or a section leaves it.
+        """
+        shape = header_shape(header)
+        if shape is not None and self.detectors.raw_shape not in (None, shape):
+            raise WrongSize(f"raw array is {shape}, {self.name} has {self.detectors.raw_shape}", where=where)
+        builder = _AmplifierBuilder(header, shape, where)
+        amplifiers = tuple(builder.build(spec, n) for spec in self.amplifiers for n in builder.names(spec))
+        value = self.detector_number(header, where)
+        try:
+            return Detector(
+                number=value,
+                name=self._detector_name(value),
+                shape=Box.bounding(a.target for a in amplifiers).shape,
+                pixel_scale_arcsec=number(header, self.pixel_scale_arcsec, what="pixel scale", where=where),
+                amplifiers=amplifiers,
+            )
+        except ValueError as error:
+            raise BadHeader(str(error), where=where, remedy="correct the sections in header or camera") from None
+
+    def exposure_info(self, header: Header, filename: str = "") -> ExposureInfo:
+        """Read data id, filter, time and pointing; BadHeader names what is missing."""
+        spec = self.header
+        exposure_s = number(header, spec.exposure_s, what="exposure time", where=filename)
+        if not exposure_s >= 0:
+            raise BadHeader(f"exposure time is {exposure_s}", where=filename, remedy="correct the header")
+        mid = mid_mjd_tai(header, spec.time, exposure_s, where=filename)
+        physical, band = self._filter(header, filename)
+        ra, dec = self._pointing(header, filename)
+        visit, number_ = self._visit(header, filename, mid), self.detector_number(header, filename)
+        try:
+            id = VisitDetector(self.name, visit, number_)
+        except ValueError as error:
+            raise BadHeader(str(error), where=filename, remedy="see `visit` in the camera file") from None
+        return ExposureInfo(
+            id=id,
+            band=band,
+            physical_filter=physical,
+            mid_mjd_tai=mid,
+            exposure_s=exposure_s,
+            ra=ra,
+            dec=dec,
+            object_name=_optional_text(header, spec.object_name),
+            observation_type=_optional_text(header, spec.observation_type) or "science",
+            origin=filename,
+        )
+
+    def initial_wcs(self, header: Header) -> SkyWcs | None:
+        """Return the header's WCS in pixels of the assembled detector, None where there is no usable one."""
+        if not self.wcs.usable or "CRPIX1" not in header:
+            return None
+        cards = dict(header)
+        if self.wcs.frame == "raw":
+            first = self.detector(header).amplifiers[0]
+            cards["CRPIX1"] = float(cards["CRPIX1"]) - (first.data.x0 - first.target.x0)
+            cards["CRPIX2"] = float(cards["CRPIX2"]) - (first.data.y0 - first.target.y0)
+        return SkyWcs.from_header(_wcs_cards(cards))
+
+    def _detector_name(self, value: int) -> str:
+        return self.detectors.names.get(value, str(value))
+
+    def _pointing(self, header: Header, where: str) -> tuple[float, float]:
+        """Return the sky position of the detector's centre, or the header's pointing where there is no WCS."""
+        wcs = self.initial_wcs(header)
+        if wcs is None:
+            ra = self._angle(header, self.header.ra, self.header.ra_unit, where)
+            return ra % 360, self._angle(header, self.header.dec, "degree", where)
+        centre = wcs.pixel_to_sky(*self.detector(header, where).box.center)
+        return float(centre[0]), float(centre[1])
+
+    def _filter(self, header: Header, where: str) -> tuple[str, str]:
+        value = text(header, self.header.filter, what="filter", where=where)
+        for spec in self.filters:
+            if re.fullmatch(spec.match, value):
+                return spec.physical or value, spec.band
+        raise BadHeader(
+            f"filter {value!r} is not one of {self.name}'s",
+            where=where,
+            remedy="add it under `filters` in the camera file",
+        )
+
+    def _visit(self, header: Header, filename: str, mid: float) -> int:
+        spec = self.header.visit
+        for key in spec.keyword:
+            try:
+                return int(header[key])
+            except (KeyError, TypeError, ValueError):
+                continue
+        found = re.search(spec.filename, Path(filename).name) if spec.filename else None
+        if found:
+            return int(found.group(1))
+        if spec.time:
+            return int(Time(mid, format="mjd", scale="tai").utc.strftime("%y%m%d%H%M%S"))
+        sources = [*spec.keyword, *([f"file name like {spec.filename}"] if spec.filename else [])]
+        raise BadHeader(f"no visit number: {' or '.join(sources)}", where=filename, remedy="add the keyword")
+
+    def _angle(self, header: Header, spec: FromHeader | None, unit: str, where: str) -> float:
+        value = find(header, spec) if spec else None
+        if value is None:
+            return math.nan
+        try:
+            return angle_degrees(value, unit)
+        except ValueError:
+            assert spec is not None
+            raise BadHeader(f"{spec.keyword[0]} = {value!r} is no angle", where=where, remedy="correct it") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _AmplifierBuilder:
+    header: Header
+    shape: tuple[int, int] | None
+    where: str
+
+    def names(self, spec: AmplifierSpec) -> Iterator[str]:
+        if spec.repeat is None:
+            yield ""
+        elif isinstance(spec.repeat, FromHeader):
+            count = int(number(self.header, spec.repeat, what="number of amplifiers", where=self.where))
+            yield from (str(i + 1) for i in range(count))
+        else:
+            yield from spec.repeat
+
+    def build(self, spec: AmplifierSpec, n: str) -> Amplifier:
+        data = self.section(spec.data, n)
+        target = self.section(spec.target, n) if spec.target is not None else None
+        overscan = self.section(spec.overscan, n).box if spec.overscan is not None else None
+        try:
+            return Amplifier(
+                name=spec.name.replace("{n}", n),
+                data=data.box,
+                target=target.box if target else Box.from_shape(data.box.shape),
+                overscan=overscan,
+                gain=self.value(spec.gain, n, "gain"),
+                read_noise=self.value(spec.read_noise, n, "read noise"),
+                saturation=self.value(spec.saturation, n, "saturation"),
+                flip_x=spec.flip_x ^ data.flip_x ^ bool(target and target.flip_x),
+                flip_y=spec.flip_y ^ data.flip_y ^ bool(target and target.flip_y),
+            )
+        except ValueError as error:
+            raise BadHeader(str(error), where=self.where, remedy="correct header or camera file") from None
+
+    def value(self, spec: float | FromHeader, n: str, what: str) -> float:
+        filled = _fill(spec, n) if isinstance(spec, FromHeader) else spec
+        return number(self.header, filled, what=what, where=self.where)
+
+    def section(self, spec: SectionSpec, n: str) -> Section:
+        filled = _fill(spec, n) if isinstance(spec, FromHeader) else spec
+        words = text(self.header, filled, what="amplifier section", where=self.where)
+        if words == "full":
+            if self.shape is None:
+                raise BadHeader("no NAXIS1 and NAXIS2", where=self.where, remedy="give the image's own header")
+            return Section(Box.from_shape(self.shape))
+        try:
+            return parse_section(words)
+        except ValueError as error:
+            raise BadHeader(str(error), where=self.where, remedy="correct the section") from None
+
+
+def _fill(spec: FromHeader, n: str) -> FromHeader:
+    keys = tuple(key.replace("{n}", n) for key in spec.keyword)
+    return spec.model_copy(update={"keyword": keys})
+
+
+def _optional_text(header: Header, spec: FromHeader | str) -> str:
+    value = find(header, spec) if isinstance(spec, FromHeader) else spec
+    return "" if value is None else str(value).strip()
+
+
+def _wcs_cards(cards: Header) -> dict[str, Any]:
+    return {key: cards[key] for key in cards if _WCS_CARD.fullmatch(key)}
