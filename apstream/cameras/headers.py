@@ -22,7 +22,7 @@ def find(header: Header, spec: FromHeader) -> Any:
     """Return the first usable value of `spec`, its default, or None."""
     for key in spec.keyword:
         value = header.get(key)
-        if value is None or isinstance(value, str) and not value.strip():
+        if value is None or (isinstance(value, str) and not value.strip()):
             continue
         if value in spec.sentinels or str(value).strip() in {str(s) for s in spec.sentinels}:
             continue
@@ -56,7 +56,7 @@ def text(header: Header, spec: str | FromHeader, *, what: str, where: str = "") 
 
 
 def angle_degrees(value: Any, unit: str) -> float:
-    """Read an angle: sexagesimal text or a number, `unit` one of hour, degree or auto; ValueError if it is none.
+    """Read an angle: sexagesimal text or a number; `unit` is hour, degree or auto; ValueError if it is none.
 
     With ``auto`` sexagesimal text counts hours and a plain number degrees.
     """
