@@ -19,8 +19,8 @@ from apstream.arrays.types import F32, F64, BoolArray, IntArray, Records
 __all__ = [
     "FOOTPRINT_DTYPE",
     "SeparableFilters",
+    "empty_width",
     "find_footprints",
-    "mad_width",
     "paint_signs",
     "separable_filters",
     "significance",
@@ -91,7 +91,8 @@ def separable_filters(psfs: F64, *, half: int, tile: int, power: float = 0.999) 
     core = psfs[:, cy - half : cy + half + 1, cx - half : cx + half + 1]
     rows, columns = _terms(core, power)
     filters = np.einsum("tri,trj->tij", rows, columns)
-    square_rows, square_columns = _terms(filters**2, power)
+    # The square is what normalises the significance, so it has to be exact; it falls off fast.
+    square_rows, square_columns = _terms(filters**2, 1 - (1 - power) / 50)
     return SeparableFilters(
         rows=np.ascontiguousarray(rows, np.float32),
         columns=np.ascontiguousarray(columns, np.float32),
@@ -195,12 +196,51 @@ def _filter(source, rows, columns, shift, across, out):  # type: ignore[no-untyp
                     line[j] += weight * part[j]
 
 
-def mad_width(values: F32) -> float:
-    """Return the robust standard deviation of a map with mean zero, from a sample, zeros left out."""
-    step = max(1, int(np.sqrt(values.size / 1e6)))
-    sample = np.abs(values[::step, ::step])
-    sample = sample[sample > 0]
-    return float(1.482602 * np.median(sample)) if len(sample) else float("nan")
+def empty_width(snr: F32) -> float:
+    """Return the robust standard deviation of a significance map where the sky is empty.
+
+    The median of abs(snr) over a sample of pixels; cells of 8 pixels in which, or next to which, a pixel
+    passes four times the first estimate are then left out, unless fewer than 1,000 pixels would remain.
+
+    Parameters
+    ----------
+    snr : ndarray, shape (ny, nx)
+        Significance with mean zero; zeros are pixels that were not searched.
+    """
+    step = max(1, int(np.sqrt(snr.size / 1e6)))
+    first = _mad(snr[::step, ::step])
+    if not np.isfinite(first):
+        return first
+    sample = np.empty(snr.size // _CELL**2 * 4 + 4, np.float32)
+    count = _sample_empty(snr, np.float32(4 * first), sample)
+    return _mad(sample[:count]) if count >= 1000 else first
+
+
+_CELL = 8
+
+
+def _mad(values: F32) -> float:
+    sizes = np.abs(values[values != 0])
+    return float(1.482602 * np.median(sizes)) if len(sizes) else float("nan")
+
+
+@njit(cache=True, nogil=True)
+def _sample_empty(snr, limit, sample):  # type: ignore[no-untyped-def]
+    rows, columns = snr.shape[0] // _CELL, snr.shape[1] // _CELL
+    busy = np.zeros((rows + 2, columns + 2), np.bool_)
+    for y in range(rows * _CELL):
+        for x in range(columns * _CELL):
+            if abs(snr[y, x]) > limit:
+                busy[y // _CELL + 1, x // _CELL + 1] = True
+    count = 0
+    for a in range(rows):
+        for b in range(columns):
+            if not busy[a : a + 3, b : b + 3].any():
+                for dy in (1, 5):
+                    for dx in (1, 5):
+                        sample[count] = snr[a * _CELL + dy, b * _CELL + dx]
+                        count += 1
+    return count
 
 
 def find_footprints(snr: F32, threshold: float, grow: float) -> tuple[Records, NDArray[np.int32]]:

@@ -20,7 +20,7 @@ def median_mesh(image: F32, variance: F32, usable: BoolArray, *, cell: int) -> F
     image, variance : ndarray, shape (ny, nx)
         Difference image and its variance.
     usable : ndarray, shape (ny, nx), bool
-        Pixels to take; those beyond 3 sigma are left out, which masks what is detected.
+        Pixels to take; those beyond 3 sigma of the median are left out, which masks what is detected.
     cell
         Side of a cell in pixels; every second pixel of it in y and x is sampled.
 
@@ -46,15 +46,17 @@ def _median_mesh(image, variance, usable, mesh):  # type: ignore[no-untyped-def]
             y0, y1 = a * ny // rows, (a + 1) * ny // rows
             x0, x1 = b * nx // columns, (b + 1) * nx // columns
             values = np.empty(((y1 - y0) // _STEP + 1) * ((x1 - x0) // _STEP + 1), np.float32)
-            count = 0
-            for y in range(y0, y1, _STEP):
-                for x in range(x0, x1, _STEP):
-                    value = image[y, x]
-                    if usable[y, x] and value * value < _CLIP * _CLIP * variance[y, x]:
-                        values[count] = value
-                        count += 1
-            if count >= _LEAST:
-                mesh[a, b] = np.median(values[:count])
+            middle = np.float32(0)
+            for clip in (np.inf, _CLIP):
+                count = 0
+                for y in range(y0, y1, _STEP):
+                    for x in range(x0, x1, _STEP):
+                        off = image[y, x] - middle
+                        if usable[y, x] and off * off < clip * clip * variance[y, x]:
+                            values[count] = image[y, x]
+                            count += 1
+                middle = np.median(values[:count]) if count >= _LEAST else np.float32(0)
+            mesh[a, b] = middle
 
 
 def subtract_mesh(image: F32, mesh: F32) -> F32:

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.arrays.detect import (
     SeparableFilters,
+    empty_width,
     find_footprints,
-    mad_width,
     paint_signs,
     separable_filters,
     significance,
@@ -99,7 +99,7 @@ def detect(difference: DifferenceImage, config: DetectConfig) -> Detections:
     pixels = _flatten(image.image, image.variance, usable, config)
     fwhm = difference.psf.fwhm()
     snr = significance(pixels, image.variance, usable, _filters(difference, fwhm, config))
-    scale = mad_width(snr) ** 2
+    scale = empty_width(snr) ** 2
     factor = scale if config.rescale_variance and np.isfinite(scale) and scale > 0 else 1.0
     snr /= np.float32(np.sqrt(factor))
     footprints, labels = find_footprints(snr, config.threshold_sigma, max(1.0, config.grow_fwhm * fwhm))
