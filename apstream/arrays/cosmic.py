@@ -1,9 +1,10 @@
 """Cosmic rays: pixels that rise above their neighbours more steeply than the PSF can.
 
-A pixel is compared with the means of opposite neighbours in four directions, at one and two pixels. No star, wherever
-it is centred, exceeds such a mean by more than the PSF's own ratio; a ray does in at least one direction. The idea
-is that of the SDSS photometric pipeline (Lupton et al. 2001); the growth along tracks is our own: found pixels
-are replaced by what surrounds them, and their neighbours are tested again with a lower threshold.
+A pixel is compared with the means of opposite neighbours in four directions, at one and two pixels. No star,
+wherever it is centred, exceeds such a mean by more than the PSF's own ratio; a ray does in at least one
+direction. The idea is that of the SDSS photometric pipeline (Lupton et al. 2001); the growth along tracks is
+our own: found pixels are replaced by what surrounds them, and their neighbours are tested again with a
+lower threshold.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ __all__ = ["find_cosmic_rays", "repair", "sharpness_limits"]
 _PAIRS = np.array([[0, 1], [1, 0], [1, 1], [1, -1], [0, 2], [2, 0], [2, 2], [2, -2]])
 
 
-def sharpness_limits(kernel: FloatArray) -> F64:
-    """Return for each direction the largest ratio of a pixel to the mean of its opposite neighbours in a star.
+def sharpness_limits(kernel: FloatArray, *, margin: float = 1.0) -> F64:
+    """Return for each direction the largest ratio of a star's pixel to the mean of its opposite neighbours.
 
     Parameters
     ----------
     kernel : ndarray, shape (h, w)
         PSF, centred; it is tried at subpixel positions.
+    margin
+        Factor on the ratios, for a PSF that is not quite known.
 
     Returns
     -------
@@ -42,50 +45,48 @@ def sharpness_limits(kernel: FloatArray) -> F64:
             for k, (py, px) in enumerate(_PAIRS):
                 pair = (moved[half_y + py, half_x + px] + moved[half_y - py, half_x - px]) / 2
                 limits[k] = max(limits[k], moved[half_y, half_x] / max(pair, floor))
-    return limits
+    return limits * margin
 
 
 @njit(cache=True, nogil=True)
-def _is_sharp(image, variance, flags, r, c, limits, margin, n_sigma, pairs):  # type: ignore[no-untyped-def]
-    """Tell whether pixel (r, c) exceeds the PSF's ratio in some direction; flagged neighbours do not count."""
+def _is_sharp(image, variance, flags, r, c, limits, n_sigma):  # type: ignore[no-untyped-def]
+    """Tell whether pixel (r, c) exceeds the PSF's ratio in some direction; unusable neighbours do not count."""
     ny, nx = image.shape
     v = image[r, c]
     for k in range(len(limits)):
-        total, noise, count = 0.0, 0.0, 0
-        for sign in (-1, 1):
-            i, j = r + sign * pairs[k, 0], c + sign * pairs[k, 1]
-            if 0 <= i < ny and 0 <= j < nx and flags[i, j] != 2:
-                total += image[i, j]
-                noise += variance[i, j]
-                count += 1
-        if count < 2:
+        i, j, m, n = r + _PAIRS[k, 0], c + _PAIRS[k, 1], r - _PAIRS[k, 0], c - _PAIRS[k, 1]
+        if min(i, j, m, n) < 0 or max(i, m) >= ny or max(j, n) >= nx or flags[i, j] == 2 or flags[m, n] == 2:
             continue
-        mean = max(total / count, 0.0)
-        ratio = limits[k] * margin
-        sigma = np.sqrt(variance[r, c] + ratio * ratio * noise / (count * count))
-        if v - ratio * mean > n_sigma * sigma:
+        mean = max((image[i, j] + image[m, n]) / 2, 0.0)
+        noise = variance[r, c] + limits[k] ** 2 * (variance[i, j] + variance[m, n]) / 4
+        excess = v - limits[k] * mean
+        if excess > 0 and excess * excess > n_sigma * n_sigma * noise:
             return True
     return False
 
 
 @njit(cache=True, nogil=True)
-def _seed(image, variance, flags, limits, margin, high, n_sigma, pairs):  # type: ignore[no-untyped-def]
-    """Return the pixels above `high` sigma that are sharp; flags: 0 good, 1 ray, 2 not to be used."""
-    found = [(0, 0) for _ in range(0)]
+def _seed(image, variance, flags, limits, high):  # type: ignore[no-untyped-def]
+    """Return (n, 2) pixels above `high` sigma that are sharp; flags: 0 good, 1 ray, 2 not to be used."""
     ny, nx = image.shape
+    found = np.empty((1024, 2), np.int64)
+    count = 0
     for r in range(ny):
         for c in range(nx):
             v = image[r, c]
             if v <= 0 or flags[r, c] != 0 or v * v <= high * high * variance[r, c]:
                 continue
-            if _is_sharp(image, variance, flags, r, c, limits, margin, n_sigma, pairs):
-                found.append((r, c))
-    return found
+            if _is_sharp(image, variance, flags, r, c, limits, 0.5 * high):
+                if count == len(found):
+                    found = np.concatenate((found, np.empty_like(found)))
+                found[count, 0], found[count, 1] = r, c
+                count += 1
+    return found[:count].copy()
 
 
 @njit(cache=True, nogil=True)
 def _fill(image, flags, r, c):  # type: ignore[no-untyped-def]
-    """Return the value around a flagged pixel: the flattest opposite pair within three pixels, or a local mean."""
+    """Return the value around a flagged pixel: the flattest opposite pair near, or a local mean."""
     ny, nx = image.shape
     best, value = np.inf, np.nan
     for py, px in ((0, 1), (1, 0), (1, 1), (1, -1)):
@@ -113,37 +114,39 @@ def _fill(image, flags, r, c):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _grow(image, clean, variance, flags, front, limits, margin, low, n_sigma, pairs):  # type: ignore[no-untyped-def]
-    """Test the neighbours of `front` on the cleaned image with the low threshold; return the new pixels."""
+def _grow(image, clean, variance, flags, front, limits, low):  # type: ignore[no-untyped-def]
+    """Test the neighbours of `front` on the cleaned image with the `low` threshold; return the new pixels."""
     ny, nx = image.shape
-    for r, c in front:
-        flags[r, c] = 1
-    for r, c in front:
-        clean[r, c] = _fill(image, flags, r, c)
-    new = [(0, 0) for _ in range(0)]
-    for r, c in front:
+    for n in range(len(front)):
+        flags[front[n, 0], front[n, 1]] = 1
+    for n in range(len(front)):
+        clean[front[n, 0], front[n, 1]] = _fill(image, flags, front[n, 0], front[n, 1])
+    new = np.empty((8 * len(front), 2), np.int64)
+    count = 0
+    for n in range(len(front)):
+        r, c = front[n, 0], front[n, 1]
         for i in range(max(0, r - 1), min(ny, r + 2)):
             for j in range(max(0, c - 1), min(nx, c + 2)):
                 v = image[i, j]
                 if flags[i, j] != 0 or v <= 0 or v * v <= low * low * variance[i, j]:
                     continue
-                if _is_sharp(clean, variance, flags, i, j, limits, margin, n_sigma, pairs):
+                if _is_sharp(clean, variance, flags, i, j, limits, 0.6 * low):
                     flags[i, j] = 3
-                    new.append((i, j))
-    for r, c in new:
-        flags[r, c] = 0
-    return new
+                    new[count, 0], new[count, 1] = i, j
+                    count += 1
+    for n in range(count):
+        flags[new[n, 0], new[n, 1]] = 0
+    return new[:count].copy()
 
 
 def find_cosmic_rays(
     image: F32,
     variance: F32,
     bad: BoolArray,
+    limits: F64,
     *,
-    kernel: FloatArray,
     n_sigma: float = 6.0,
     grow_sigma: float = 2.5,
-    margin: float = 1.1,
     iterations: int = 8,
 ) -> BoolArray:
     """Find the pixels hit by cosmic rays.
@@ -151,17 +154,15 @@ def find_cosmic_rays(
     Parameters
     ----------
     image, variance : ndarray, shape (ny, nx), float32
-        Background-subtracted image and its variance.
+        Background-subtracted image and its variance; pixels with NaN or without variance count as bad.
     bad : ndarray, shape (ny, nx), bool
         Pixels neither tested nor used as neighbours (saturated, defect, no data).
-    kernel : ndarray, shape (h, w)
-        PSF.
+    limits : ndarray, shape (8,)
+        From `sharpness_limits`.
     n_sigma
         Least height of a first pixel above the sky, in standard deviations.
     grow_sigma
         The same for a pixel next to one already found.
-    margin
-        Factor by which the PSF's own sharpness must be exceeded.
     iterations
         Rounds of growth, one pixel each.
 
@@ -170,22 +171,27 @@ def find_cosmic_rays(
     ndarray, shape (ny, nx), bool
         True where a ray was found.
     """
-    limits = sharpness_limits(kernel)
-    variance = np.ascontiguousarray(variance, np.float32)
-    wrong = bad | ~np.isfinite(image) | ~(variance > 0) | ~np.isfinite(variance)
-    flags = np.where(wrong, np.int8(2), np.int8(0))
-    image = np.ascontiguousarray(image, np.float32)
-    front = _seed(image, variance, flags, limits, margin, n_sigma, 0.5 * n_sigma, _PAIRS)
-    clean = image.copy() if front else image
+    image, variance = np.ascontiguousarray(image, np.float32), np.ascontiguousarray(variance, np.float32)
+    flags = _flags(image, variance, np.ascontiguousarray(bad))
+    front = _seed(image, variance, flags, limits, n_sigma)
+    clean = image.copy() if len(front) else image
     for _ in range(iterations):
-        if not front:
+        if len(front) == 0:
             break
-        front = _grow(
-            image, clean, variance, flags, front, limits, margin, grow_sigma, 0.6 * grow_sigma, _PAIRS
-        )
-    for r, c in front:
-        flags[r, c] = 1
-    return flags == 1
+        front = _grow(image, clean, variance, flags, front, limits, grow_sigma)
+    flags[front[:, 0], front[:, 1]] = 1
+    return np.asarray(flags == 1)
+
+
+@njit(cache=True, nogil=True)
+def _flags(image, variance, bad):  # type: ignore[no-untyped-def]
+    out = np.zeros(image.shape, np.int8)
+    for r in range(image.shape[0]):
+        for c in range(image.shape[1]):
+            v = variance[r, c]
+            if bad[r, c] or not (v > 0 and v < np.inf) or not np.isfinite(image[r, c]):
+                out[r, c] = 2
+    return out
 
 
 @njit(cache=True, nogil=True)

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.arrays.background import evaluate_mesh, measure_mesh
-from apstream.arrays.cosmic import find_cosmic_rays, repair
+from apstream.arrays.cosmic import find_cosmic_rays, repair, sharpness_limits
 from apstream.arrays.moments import FWHM_PER_SIGMA, adaptive_moments
 from apstream.arrays.polynomial import poly_terms
 from apstream.arrays.psf import kernel_at
@@ -264,10 +264,9 @@ def _cosmic_rays(state: _State, kernel: FloatArray, config: CharacterizeConfig) 
         state.image,
         state.variance,
         state.bad,
-        kernel=kernel,
+        sharpness_limits(kernel, margin=c.margin),
         n_sigma=c.n_sigma,
         grow_sigma=c.grow_sigma,
-        margin=c.margin,
         iterations=c.iterations,
     )
     if not hit.any():

@@ -1,0 +1,148 @@
+"""Remove the instrument signature: overscan, assembly, calibration, masks and variance, one amplifier at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from apstream.arrays.stats import clip_mask, clipped_median, mad_sigma
+from apstream.arrays.types import F32, BoolArray, IntArray
+
+__all__ = ["apply_calibs", "dilate", "grow_bleeds", "overscan_level", "overscan_noise", "place_amplifier"]
+
+
+def overscan_level(overscan: F32, *, by_row: bool, smooth_rows: int = 1) -> F32:
+    """Return the bias level of each row from the serial overscan.
+
+    Parameters
+    ----------
+    overscan : ndarray, shape (ny, n), float32
+        ADU; NaN is ignored. Columns whose median stands off (settling after the image) are left out.
+    by_row
+        False: one level for all rows.
+    smooth_rows
+        Odd length of a running mean over rows; 1 leaves the rows as they are.
+
+    Returns
+    -------
+    ndarray, shape (ny,), float32
+        Rows without finite overscan take the global level; NaN if there is none at all.
+    """
+    steady = overscan[:, _steady_columns(overscan)]
+    values = steady[np.isfinite(steady)]
+    keep = clip_mask(values)
+    level = np.float32(np.median(values[keep])) if keep.any() else np.float32(np.nan)
+    if not by_row:
+        return np.full(overscan.shape[0], level, np.float32)
+    rows = clipped_median(steady)
+    rows[~np.isfinite(rows)] = level
+    if smooth_rows > 1:
+        padded = np.pad(rows, smooth_rows // 2, mode="edge")
+        rows = np.convolve(padded, np.full(smooth_rows, 1 / smooth_rows), mode="valid").astype(np.float32)
+    return rows
+
+
+def _steady_columns(overscan: F32) -> BoolArray:
+    """Return True for columns whose median agrees with the others'."""
+    empty = ~np.isfinite(overscan).any(axis=0)
+    medians = np.nanmedian(np.where(empty[None, :], 0, overscan), axis=0)
+    finite = overscan[np.isfinite(overscan)]
+    # The median of a column scatters by sigma / sqrt(ny); one that stands off by half a sigma is not overscan.
+    floor = max(0.1 * mad_sigma(finite), 0.1) if finite.size else 1.0
+    steady = clip_mask(np.where(empty, np.nan, medians), n_sigma=5.0, floor=floor)
+    return steady if steady.any() else np.ones(overscan.shape[1], bool)
+
+
+def overscan_noise(overscan: F32) -> float:
+    """Return the read noise seen in the overscan, ADU: robust scatter of differences of neighbours in a row."""
+    steady = overscan[:, _steady_columns(overscan)]
+    if steady.shape[1] < 2:
+        steady = overscan
+    difference = np.diff(steady, axis=1)
+    difference = difference[np.isfinite(difference)]
+    keep = clip_mask(difference, n_sigma=5.0)
+    return float(np.std(difference[keep]) / np.sqrt(2)) if keep.any() else float("nan")
+
+
+def place_amplifier(raw: F32, level: F32, target: F32, *, flip_y: bool, flip_x: bool) -> None:
+    """Write `raw` less the `level` of its rows into `target`, mirrored on the way as told; shapes equal."""
+    view = target[::-1] if flip_y else target
+    view = view[:, ::-1] if flip_x else view
+    np.subtract(raw, level[:, None], out=view)
+
+
+@njit(cache=True, nogil=True)
+def apply_calibs(image: F32, bias: F32, dark: F32, flat: F32, variance: F32, numbers: F32) -> None:
+    """Turn ADU into electrons in place and fill the variance, for one amplifier.
+
+    image = ((image - bias - dark time) gain) / flat; variance = (max(electrons before the flat, 0) + noise^2) / flat^2.
+
+    Parameters
+    ----------
+    image, variance : ndarray, shape (ny, nx), float32
+        Written.
+    bias, dark, flat : ndarray, shape (ny, nx) or (0, 0)
+        Empty where there is none. Where the flat is not positive and finite both become NaN.
+    numbers
+        Gain, read noise in electrons, dark time in seconds.
+    """
+    ny, nx = image.shape
+    gain, noise, time = numbers[0], numbers[1], numbers[2]
+    one = np.float32(1)
+    has_bias, has_dark, has_flat = bias.size > 0, dark.size > 0, flat.size > 0
+    for r in range(ny):
+        for c in range(nx):
+            v = image[r, c]
+            if has_bias:
+                v -= bias[r, c]
+            if has_dark:
+                v -= dark[r, c] * time
+            v *= gain
+            response = flat[r, c] if has_flat else one
+            if not (response > 0 and response < np.inf):
+                response = np.float32(np.nan)
+            image[r, c] = v / response
+            variance[r, c] = (max(v, np.float32(0)) + noise * noise) / (response * response)
+
+
+@njit(cache=True, nogil=True)
+def dilate(flags: BoolArray, radius: int) -> BoolArray:
+    """Return True within a square of half-side `radius` around the True pixels of `flags`."""
+    ny, nx = flags.shape
+    wide = np.zeros((ny, nx), np.bool_)
+    for r in range(ny):
+        reach = -1
+        for c in range(nx):
+            if flags[r, c]:
+                for j in range(max(0, c - radius, reach + 1), min(nx, c + radius + 1)):
+                    wide[r, j] = True
+                reach = min(nx, c + radius + 1) - 1
+    if radius == 0:
+        return wide
+    out = np.zeros((ny, nx), np.bool_)
+    for r in range(ny):
+        for i in range(max(0, r - radius), min(ny, r + radius + 1)):
+            for c in range(nx):
+                out[r, c] |= wide[i, c]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def grow_bleeds(saturated: BoolArray, image: F32, mask: IntArray, level: float, bit: int) -> None:
+    """Flag bleed trails: follow columns on from saturated pixels while the image exceeds `level`.
+
+    A pixel beside the trail must be much fainter for the trail to count, so that stars' wings are not eaten.
+    """
+    ny, nx = image.shape
+    for c in range(1, nx - 1):
+        for step in (1, -1):
+            inside = False
+            for n in range(ny):
+                r = n if step == 1 else ny - 1 - n
+                if saturated[r, c]:
+                    inside = True
+                elif inside:
+                    side = min(image[r, c - 1], image[r, c + 1])
+                    inside = image[r, c] > level and image[r, c] > 1.5 * side
+                    if inside:
+                        mask[r, c] |= bit

@@ -1,0 +1,234 @@
+"""ISR: from a raw detector array to an image in electrons with mask and variance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from apstream.arrays.isr import (
+    apply_calibs,
+    dilate,
+    grow_bleeds,
+    overscan_level,
+    overscan_noise,
+    place_amplifier,
+)
+from apstream.arrays.types import F32, BoolArray, IntArray
+from apstream.errors import NoGoodPixels, WrongSize
+from apstream.model.calibs import IsrCalibs
+from apstream.model.detector import Amplifier
+from apstream.model.exposures import Exposure, RawExposure
+from apstream.model.geometry import Box
+from apstream.model.image import MaskedImage
+from apstream.model.mask import MaskPlane
+
+__all__ = ["IsrConfig", "isr"]
+
+_EMPTY = np.zeros((0, 0), np.float32)
+
+
+class IsrConfig(BaseModel):
+    """Settings of `isr`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    overscan: Literal["row", "constant", "none"] = Field(
+        "row",
+        description="bias level from the serial overscan: per row, one for the amplifier, or not at all",
+    )
+    overscan_smooth_rows: int = Field(
+        1, ge=1, description="odd length of a running mean over row levels, rows"
+    )
+    bias: bool = Field(True, description="subtract the master bias where there is one")
+    dark: bool = Field(True, description="subtract the master dark where there is one")
+    flat: bool = Field(True, description="divide by the master flat where there is one")
+    min_flat: float = Field(0.05, gt=0, description="pixels whose flat is lower are bad")
+    saturation_grow_px: int = Field(1, ge=0, description="how far saturated pixels are grown, pixels")
+    bleed_fraction: float | None = Field(
+        0.1,
+        gt=0,
+        description="columns are followed on from saturated pixels down to this fraction of saturation",
+    )
+    suspect_fraction: float | None = Field(
+        None, gt=0, le=1, description="pixels above this fraction of saturation are SUSPECT; null: none"
+    )
+    edge_px: int = Field(4, ge=0, description="width of the border flagged EDGE, pixels")
+    max_noise_factor: float = Field(
+        3.0, gt=1, description="an amplifier whose overscan is this much noisier than expected is bad, factor"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Planes:
+    """The detector being assembled."""
+
+    image: F32
+    mask: IntArray
+    variance: F32
+    origin: Box
+
+    def part(self, box: Box) -> tuple[F32, IntArray, F32]:
+        where = box.slices(self.origin)
+        return self.image[where], self.mask[where], self.variance[where]
+
+
+def isr(raw: RawExposure, calibs: IsrCalibs | None = None, config: IsrConfig | None = None) -> Exposure:
+    """Remove overscan, assemble, subtract bias and dark, flat-field, mask, and make the variance.
+
+    Parameters
+    ----------
+    raw
+        ADU. Pixels that are not finite become NO_DATA.
+    calibs
+        Masters on the assembled detector; a step without its master is left out.
+
+    Returns
+    -------
+    Exposure
+        Electrons; NaN only under NO_DATA or BAD. Variance is max(electrons, 0) + read noise^2, carried through the
+        flat. Metrics give each amplifier's overscan level and noise, and the noise relative to what the
+        camera expects.
+
+    Raises
+    ------
+    WrongSize
+        If the raw array or a master does not fit the camera's geometry.
+    NoGoodPixels
+        If all pixels are NaN, or all are saturated.
+    """
+    calibs, config = calibs or IsrCalibs(), config or IsrConfig()
+    detector = raw.detector
+    _require_fit(raw, calibs)
+    planes = _Planes(
+        np.empty(detector.shape, np.float32),
+        np.zeros(detector.shape, np.int32),
+        np.empty(detector.shape, np.float32),
+        detector.box,
+    )
+    metrics: dict[str, float] = {}
+    for amplifier in detector.amplifiers:
+        metrics |= _amplifier(raw, amplifier, planes, calibs=calibs, config=config)
+    _detector_masks(planes, calibs, config)
+    _require_good(planes.mask)
+    metrics["isr.saturated_fraction"] = float(np.mean((planes.mask & int(MaskPlane.SAT)) != 0))
+    metrics["isr.bad_fraction"] = float(np.mean((planes.mask & int(MaskPlane.BAD | MaskPlane.NO_DATA)) != 0))
+    image = MaskedImage.make(planes.image, planes.mask, planes.variance, "electron", detector.box)
+    return Exposure(image=image, info=raw.info, wcs=raw.wcs, metrics=metrics)
+
+
+def _require_fit(raw: RawExposure, calibs: IsrCalibs) -> None:
+    detector, remedy = raw.detector, "check that file, detector number and camera description belong together"
+    boxes = [box for a in detector.amplifiers for box in (a.data, a.overscan) if box is not None]
+    whole = Box.from_shape(raw.pixels.shape) if raw.pixels.ndim == 2 else Box(0, 0, 0, 0)
+    outside = [box for box in boxes if box.intersect(whole) != box]
+    if outside:
+        need = Box.bounding(boxes)
+        raise WrongSize(
+            f"raw array {raw.pixels.shape} does not hold the amplifiers of detector {detector.name}, "
+            f"which reach to ({need.y1}, {need.x1})",
+            remedy=remedy,
+        )
+    for name in ("bias", "dark", "flat", "defects"):
+        master = getattr(calibs, name)
+        if master is not None and master.shape != detector.shape:
+            raise WrongSize(
+                f"master {name} is {master.shape}, detector {detector.name} is {detector.shape}",
+                remedy=remedy,
+            )
+
+
+def _amplifier(
+    raw: RawExposure, amplifier: Amplifier, planes: _Planes, *, calibs: IsrCalibs, config: IsrConfig
+) -> dict[str, float]:
+    """Process one amplifier into `planes`; return its metrics."""
+    whole = Box.from_shape(raw.pixels.shape)
+    data = np.asarray(raw.pixels[amplifier.data.slices(whole)], np.float32)
+    level, metrics = _overscan(raw, amplifier, config)
+    image, mask, variance = planes.part(amplifier.target)
+    place_amplifier(data, level, image, flip_y=amplifier.flip_y, flip_x=amplifier.flip_x)
+    _saturation(image, mask, amplifier, config)
+    where = amplifier.target.slices(planes.origin)
+    masters = [_master(calibs, config, name, where) for name in ("bias", "dark", "flat")]
+    numbers = np.array([amplifier.gain, amplifier.read_noise, raw.info.exposure_s], np.float32)
+    mask[~np.isfinite(image)] |= int(MaskPlane.NO_DATA)
+    apply_calibs(image, *masters, variance, numbers)
+    if masters[2].size:
+        mask[~(masters[2] >= config.min_flat)] |= int(MaskPlane.BAD)
+    if metrics.get(f"isr.{amplifier.name}.noise_ratio", 0.0) > config.max_noise_factor:
+        mask |= int(MaskPlane.BAD)
+    return metrics
+
+
+def _overscan(raw: RawExposure, amplifier: Amplifier, config: IsrConfig) -> tuple[F32, dict[str, float]]:
+    """Return the level of each row and what is worth recording."""
+    rows = amplifier.data.shape[0]
+    if amplifier.overscan is None or config.overscan == "none":
+        return np.zeros(rows, np.float32), {}
+    pixels = np.asarray(raw.pixels[amplifier.overscan.slices(Box.from_shape(raw.pixels.shape))], np.float32)
+    level = overscan_level(
+        pixels, by_row=config.overscan == "row", smooth_rows=config.overscan_smooth_rows | 1
+    )
+    noise = overscan_noise(pixels)
+    head = f"isr.{amplifier.name}"
+    metrics = {
+        f"{head}.overscan_adu": float(np.mean(level)),
+        f"{head}.noise_electron": noise * amplifier.gain,
+    }
+    if amplifier.read_noise > 0:
+        metrics[f"{head}.noise_ratio"] = noise * amplifier.gain / amplifier.read_noise
+    return level, metrics
+
+
+def _saturation(image: F32, mask: IntArray, amplifier: Amplifier, config: IsrConfig) -> None:
+    """Flag saturated pixels, grown, with their bleed trails; `image` is in ADU above the bias level."""
+    if config.suspect_fraction is not None:
+        mask[image >= config.suspect_fraction * amplifier.saturation] |= int(MaskPlane.SUSPECT)
+    saturated: BoolArray = np.asarray(image >= amplifier.saturation)
+    if not saturated.any():
+        return
+    if config.bleed_fraction is not None:
+        sky = float(np.nanmedian(image[::8, ::8]))
+        level = sky + config.bleed_fraction * (amplifier.saturation - sky)
+        grow_bleeds(saturated, image, mask, level, int(MaskPlane.SAT))
+        saturated |= (mask & int(MaskPlane.SAT)) != 0
+    mask[dilate(saturated, config.saturation_grow_px)] |= int(MaskPlane.SAT)
+
+
+def _master(calibs: IsrCalibs, config: IsrConfig, name: str, where: tuple[slice, slice]) -> F32:
+    master = getattr(calibs, name)
+    if master is None or not getattr(config, name):
+        return _EMPTY
+    return np.asarray(master[where], np.float32)
+
+
+def _detector_masks(planes: _Planes, calibs: IsrCalibs, config: IsrConfig) -> None:
+    """Flag defects and edges; a bad flat leaves NaN, which is made harmless."""
+    if calibs.defects is not None:
+        planes.mask[calibs.defects] |= int(MaskPlane.BAD)
+    hollow = ~np.isfinite(planes.image) | ~np.isfinite(planes.variance)
+    if hollow.any():
+        planes.mask[hollow & ((planes.mask & int(MaskPlane.BAD)) == 0)] |= int(MaskPlane.NO_DATA)
+    edge = config.edge_px
+    if edge:
+        for border in (
+            planes.mask[:edge],
+            planes.mask[-edge:],
+            planes.mask[:, :edge],
+            planes.mask[:, -edge:],
+        ):
+            border |= int(MaskPlane.EDGE)
+
+
+def _require_good(mask: IntArray) -> None:
+    unusable = int(MaskPlane.BAD | MaskPlane.SAT | MaskPlane.NO_DATA)
+    if np.any((mask & unusable) == 0):
+        return
+    names = {MaskPlane.SAT: "saturated", MaskPlane.NO_DATA: "NaN", MaskPlane.BAD: "bad"}
+    cause = max(names, key=lambda plane: int(np.count_nonzero(mask & int(plane))))
+    raise NoGoodPixels(
+        f"no pixel can be used; most are {names[cause]}",
+        remedy="check the exposure, and the saturation level of the camera description",
+    )

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apstream.errors import NoGoodPixels, WrongSize
+from apstream.model.calibs import IsrCalibs
+from apstream.model.detector import Amplifier, Detector
+from apstream.model.exposures import ExposureInfo, RawExposure
+from apstream.model.geometry import Box
+from apstream.model.ids import VisitDetector
+from apstream.model.mask import MaskPlane
+from apstream.tasks.isr import IsrConfig, isr
+
+INFO = ExposureInfo(
+    id=VisitDetector("test", 1, 0), band="r", physical_filter="r", mid_mjd_tai=60000.0, exposure_s=30.0
+)
+NY, NX, OVER = 64, 48, 12  # of one amplifier
+
+GAINS, NOISES = (1.5, 2.0), (6.0, 4.0)
+
+
+def detector() -> Detector:
+    """Two amplifiers side by side; the right one is read from the right, its overscan in the middle of the raw."""
+    left = Amplifier(
+        name="A", data=Box(0, 0, NY, NX), overscan=Box(0, NX, NY, NX + OVER), target=Box(0, 0, NY, NX),
+        gain=GAINS[0], read_noise=NOISES[0], saturation=50000,
+    )  # fmt: skip
+    right = Amplifier(
+        name="B", data=Box(0, NX + OVER, NY, 2 * NX + OVER), overscan=Box(0, 2 * NX + OVER, NY, 2 * (NX + OVER)),
+        target=Box(0, NX, NY, 2 * NX), gain=GAINS[1], read_noise=NOISES[1], saturation=40000,
+        flip_x=True, flip_y=True,
+    )  # fmt: skip
+    return Detector(
+        number=0, name="two", shape=(NY, 2 * NX), pixel_scale_arcsec=0.3, amplifiers=(left, right)
+    )
+
+
+def raw_of(truth, calibs: IsrCalibs, *, seed=1, levels=(1000.0, 1200.0)) -> RawExposure:
+    """Build the raw that `isr` must turn back into `truth` electrons (before the flat), with read noise."""
+    rng = np.random.default_rng(seed)
+    pixels = np.zeros((NY, 2 * (NX + OVER)), np.float32)
+    for a, level in zip(detector().amplifiers, levels, strict=True):
+        where = a.target.slices(detector().box)
+        adu = truth[where] * calibs.flat[where] / a.gain + calibs.bias[where] + 30 * calibs.dark[where]
+        adu = adu[::-1] if a.flip_y else adu
+        adu = adu[:, ::-1] if a.flip_x else adu
+        drift = level + np.linspace(0, 20, NY)[:, None]
+        whole = Box.from_shape(pixels.shape)
+        sigma = a.read_noise / a.gain
+        pixels[a.data.slices(whole)] = adu + drift + rng.normal(0, sigma, adu.shape)
+        pixels[a.overscan.slices(whole)] = drift + rng.normal(0, sigma, (NY, OVER))
+    return RawExposure(pixels=pixels, detector=detector(), info=INFO, wcs=None)
+
+
+@pytest.fixture
+def calibs() -> IsrCalibs:
+    rng = np.random.default_rng(9)
+    shape = (NY, 2 * NX)
+    defects = np.zeros(shape, bool)
+    defects[10, 20:23] = True
+    return IsrCalibs(
+        bias=rng.normal(0, 5, shape).astype("f4"),
+        dark=rng.uniform(0, 0.5, shape).astype("f4"),
+        flat=(1 + rng.normal(0, 0.05, shape)).astype("f4"),
+        defects=defects,
+    )
+
+
+@pytest.fixture
+def truth():
+    return np.random.default_rng(3).uniform(500, 5000, (NY, 2 * NX)).astype(np.float32)
+
+
+def test_the_signature_is_removed_and_only_noise_is_left(truth, calibs):
+    out = isr(raw_of(truth, calibs), calibs, IsrConfig(overscan_smooth_rows=7)).image
+    for k, a in enumerate(detector().amplifiers):
+        where = a.target.slices(detector().box)
+        left = (out.image - truth)[where] * calibs.flat[where]
+        assert abs(left.mean()) < 0.3 * NOISES[k]
+        assert left.std() == pytest.approx(NOISES[k], rel=0.12)
+    assert out.unit == "electron"
+
+
+def test_variance_is_light_plus_read_noise_through_the_flat(truth, calibs):
+    out = isr(raw_of(truth, calibs), calibs).image
+    noise = np.where(np.arange(2 * NX) < NX, *NOISES)
+    expected = (np.maximum(out.image * calibs.flat, 0) + noise**2) / calibs.flat**2
+    assert np.allclose(out.variance, expected, rtol=1e-4)
+
+
+def test_overscan_level_and_noise_are_recorded(truth, calibs):
+    metrics = isr(raw_of(truth, calibs), calibs).metrics
+    assert metrics["isr.A.overscan_adu"] == pytest.approx(1010, abs=1)
+    assert metrics["isr.B.overscan_adu"] == pytest.approx(1210, abs=1)
+    for name, noise in zip("AB", NOISES, strict=True):
+        assert metrics[f"isr.{name}.noise_electron"] == pytest.approx(noise, rel=0.1)
+        assert metrics[f"isr.{name}.noise_ratio"] == pytest.approx(1, rel=0.1)
+
+
+def test_one_overscan_level_does_not_follow_the_rows(truth, calibs):
+    drifting = isr(raw_of(truth, calibs), calibs, IsrConfig(overscan="constant")).image.image
+    left = (drifting - truth)[:, :NX].mean(axis=1)
+    assert left[-8:].mean() - left[:8].mean() > 15 * GAINS[0]
+
+
+def test_masks_say_what_is_wrong_with_a_pixel(truth, calibs):
+    raw = raw_of(truth, calibs)
+    raw.pixels[30, 20] = 65535
+    raw.pixels[40, 40] = np.nan
+    mask = isr(raw, calibs, IsrConfig(edge_px=3)).image.mask
+    assert np.all(mask[29:32, 19:22] & MaskPlane.SAT)
+    assert not mask[33, 20] & MaskPlane.SAT
+    assert mask[40, 40] & MaskPlane.NO_DATA
+    assert np.all(mask[10, 20:23] & MaskPlane.BAD)
+    assert np.all(mask[:3] & MaskPlane.EDGE)
+    assert not np.any(mask[3:-3, 3:-3] & MaskPlane.EDGE)
+
+
+def test_a_bleed_trail_is_followed_down_its_column(calibs):
+    truth = np.full((NY, 2 * NX), 300.0, np.float32)
+    raw = raw_of(truth, calibs)
+    raw.pixels[30:34, 20] = 65535
+    raw.pixels[34:45, 20] += 20000
+    mask = isr(raw, calibs).image.mask & MaskPlane.SAT
+    assert np.all(mask[29:45, 20])
+    assert not np.any(mask[50:, 20])
+
+
+def test_a_dead_amplifier_is_bad_and_the_other_lives(truth, calibs):
+    raw = raw_of(truth, calibs)
+    noisy = raw.pixels[:, -OVER:]
+    noisy += np.random.default_rng(0).normal(0, 50, noisy.shape).astype("f4")
+    mask = isr(raw, calibs).image.mask & MaskPlane.BAD
+    assert np.all(mask[:, NX:])
+    assert not np.all(mask[:, :NX])
+
+
+def test_wrong_shapes_are_refused(truth, calibs):
+    raw = raw_of(truth, calibs)
+    with pytest.raises(WrongSize, match="raw array"):
+        isr(replace(raw, pixels=raw.pixels[:-1]), calibs)
+    with pytest.raises(WrongSize, match="flat"):
+        isr(raw, replace(calibs, flat=calibs.flat[1:]))
+
+
+@pytest.mark.parametrize(("value", "cause"), [(np.nan, "NaN"), (65535.0, "saturated")])
+def test_hopeless_images_are_refused(truth, calibs, value, cause):
+    raw = raw_of(truth, calibs)
+    for a in raw.detector.amplifiers:
+        raw.pixels[a.data.slices(Box.from_shape(raw.pixels.shape))] = value
+    with pytest.raises(NoGoodPixels, match=cause):
+        isr(raw, calibs)
+
+
+def test_a_real_ste3_frame_gives_its_known_overscan(shared_data: Path):
+    fits = pytest.importorskip("astropy.io.fits")
+    pixels = fits.getdata(shared_data / "overscan_frames" / "a8280271.fits").astype("f4")
+    one = Amplifier(
+        name="A", data=Box(0, 16, 520, 528), overscan=Box(0, 3, 520, 13), target=Box(0, 0, 520, 512),
+        gain=1.9, read_noise=5.6, saturation=60000,
+    )  # fmt: skip
+    ste3 = Detector(number=0, name="ste3", shape=(520, 512), pixel_scale_arcsec=0.31, amplifiers=(one,))
+    out = isr(RawExposure(pixels=pixels, detector=ste3, info=INFO, wcs=None))
+    assert out.metrics["isr.A.overscan_adu"] == pytest.approx(214, abs=1)
+    assert out.metrics["isr.A.noise_electron"] / 1.9 == pytest.approx(2.97, abs=0.15)
+
+
+def kast_electrons(path: Path):
+    """Raw 2112 x 350: 1,024 columns for each of two amplifiers, then 32 of overscan for each."""
+    fits = pytest.importorskip("astropy.io.fits")
+    with fits.open(path) as hdus:
+        pixels = hdus[0].data.astype("f4")
+    ny = pixels.shape[0]
+    amplifiers = tuple(
+        Amplifier(name=n, data=Box(0, 1024 * k, ny, 1024 * (k + 1)), target=Box(0, 1024 * k, ny, 1024 * (k + 1)),
+                  overscan=Box(0, 2048 + 32 * k, ny, 2080 + 32 * k), gain=g, read_noise=r, saturation=60000)
+        for k, (n, g, r) in enumerate((("A", 1.22, 1.22 * 2.94), ("B", 1.28, 1.28 * 2.82)))
+    )  # fmt: skip
+    kast = Detector(number=0, name="blue", shape=(ny, 2048), pixel_scale_arcsec=0.43, amplifiers=amplifiers)
+    return isr(RawExposure(pixels=pixels, detector=kast, info=INFO, wcs=None))
+
+
+def test_a_pair_of_real_kast_flats_has_photon_noise(shared_data: Path):
+    first, second = (kast_electrons(shared_data / "kast_blue" / f"b10{n}.fits") for n in (24, 25))
+    a, b = first.image, second.image
+    lit = (a.image > 5000) & (a.image < 40000) & ((a.mask | b.mask) == 0)
+    scale = np.median(a.image[lit] / b.image[lit])
+    pull = (a.image - scale * b.image) / np.sqrt(a.variance + scale**2 * b.variance)
+    for columns in (slice(0, 1024), slice(1024, 2048)):
+        sample = pull[:, columns][lit[:, columns]]
+        assert len(sample) > 5000
+        assert 1.4826 * np.median(np.abs(sample - np.median(sample))) == pytest.approx(1, abs=0.1)
+    assert first.metrics["isr.A.noise_ratio"] == pytest.approx(1, abs=0.1)
+    assert first.metrics["isr.B.noise_ratio"] == pytest.approx(1, abs=0.1)
