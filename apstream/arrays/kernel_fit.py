@@ -1,0 +1,288 @@
+"""Fit of a spatially varying matching kernel to stamps around stars (Alard & Lupton 1998, Alard 2000).
+
+The model of a stamp is sum over k of a_k(y, x) (basis_k * moving) + b(y, x), with a_k and b polynomials over
+the image. Within one stamp the polynomials are constant, so each stamp needs one small normal matrix,
+made once; every global solution, with any selection, weight or degree, only adds these up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft as sp_fft
+from scipy import linalg
+
+from apstream.arrays.polynomial import n_terms, poly_terms
+from apstream.arrays.star_stamps import Stamps
+from apstream.arrays.types import F32, F64, BoolArray, FloatArray
+
+__all__ = ["KernelFit", "Normals", "fit_kernel", "stamp_normals"]
+
+_CHUNK = 32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Normals:
+    """Normal equations of every stamp, unweighted; the last unknown is the local background.
+
+    Sums over the good pixels: matrix (n, m + 1, m + 1), vector (n, m + 1), square (n,), and pixels (n,), the
+    number. noise (2, n) as in `Stamps`; light (n,) is the sum of the squared target flux; squared holds
+    the products of the basis functions, so that c squared c is the sum of a squared kernel.
+    """
+
+    matrix: F64
+    vector: F64
+    square: F64
+    pixels: F64
+    noise: F64
+    light: F64
+    squared: F64
+
+    def variance(self, local: F64) -> F64:
+        """Return the mean pixel variance of each difference, given the coefficients at the stamps."""
+        kernel = local[:, :-1]
+        squares = np.einsum("ni,ij,nj->n", kernel, self.squared, kernel, optimize=True)
+        return np.asarray(self.noise[0] + self.noise[1] * squares)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KernelFit:
+    """A fitted kernel: coefficients (n_basis, n_spatial), background (n_background,), and how it fits.
+
+    For every stamp: chi2 is the reduced chi-square without model error, excess the squared residual beyond
+    the noise over the squared flux, amplitude the flux of its star over the model's (with its error), and
+    used whether it is in the last fit.
+    """
+
+    coefficients: F64
+    background: F64
+    degree: int
+    chi2: F64
+    excess: F64
+    amplitude: F64
+    amplitude_error: F64
+    used: BoolArray
+
+
+def stamp_normals(stamps: Stamps, basis: FloatArray) -> Normals:
+    """Convolve every stamp with every basis function and form its normal equations."""
+    parts = [_chunk_normals(stamps, basis, slice(i, i + _CHUNK)) for i in range(0, len(stamps), _CHUNK)]
+    matrix, vector, square, pixels = (np.concatenate(column) for column in zip(*parts, strict=True))
+    light = np.einsum("nij,nij->n", np.where(stamps.good, stamps.target, 0), stamps.target, dtype=float)
+    flat = basis.reshape(len(basis), -1)
+    return Normals(matrix, vector, square, pixels, stamps.noise, light, flat @ flat.T)
+
+
+def _chunk_normals(stamps: Stamps, basis: FloatArray, part: slice) -> tuple[F64, F64, F64, F64]:
+    models = _basis_images(stamps.moving[part], basis, stamps.target.shape[1])
+    n, m = models.shape[:2]
+    design = np.concatenate(
+        [models.reshape(n, m, -1), np.ones((n, 1, models[0, 0].size), np.float32)], axis=1
+    )
+    good = stamps.good[part].reshape(n, 1, -1)
+    design = np.where(good, design, 0).astype(float)
+    data = np.where(good[:, 0], stamps.target[part].reshape(n, -1), 0).astype(float)
+    matrix = design @ design.transpose(0, 2, 1)
+    vector = (design @ data[:, :, None])[:, :, 0]
+    return matrix, vector, np.einsum("np,np->n", data, data), good.sum(axis=(1, 2)).astype(float)
+
+
+def _basis_images(moving: F32, basis: FloatArray, side: int) -> F32:
+    """Return (n, n_basis, side, side): the central part of every stamp convolved with every function."""
+    width = basis.shape[1]
+    size = int(sp_fft.next_fast_len(moving.shape[1], real=True))
+    spectra = sp_fft.rfft2(np.asarray(basis, np.float32), (size, size))
+    product = sp_fft.rfft2(moving, (size, size))[:, None] * spectra
+    full = sp_fft.irfft2(product, (size, size), overwrite_x=True)
+    return np.asarray(full[:, :, width - 1 : width - 1 + side, width - 1 : width - 1 + side])
+
+
+def fit_kernel(
+    normals: Normals,
+    y: FloatArray,
+    x: FloatArray,
+    *,
+    degree: int | None = None,
+    background_degree: int = 0,
+    penalty: F64 | None = None,
+    vary_sum: bool = False,
+) -> KernelFit:
+    """Fit the kernel to all stamps, rejecting stamps that do not fit.
+
+    Parameters
+    ----------
+    normals
+        Of the stamps.
+    y, x : ndarray, shape (n,)
+        Positions of the stamps on [-1, 1], the domain of the polynomials.
+    degree
+        Spatial degree of the kernel; None chooses 0 to 3 by two-fold cross-validation.
+    background_degree
+        Spatial degree of the differential background.
+    penalty : ndarray, shape (n_basis, n_basis)
+        Quadratic penalty on the coefficients (inverse prior variance); None means a weak ridge.
+    vary_sum
+        Whether the kernel sum varies over the image too.
+
+    Returns
+    -------
+    KernelFit
+    """
+    problem = _Problem(normals, y, x, background_degree, penalty, vary_sum)
+    weights = _weights(normals)
+    used = np.ones(len(y), bool)
+    first = 1 if degree is None else degree
+    first = min(first, max(_allowed_degrees(len(y))))
+    fit = problem.iterate(first, used, weights)
+    if degree is None:
+        best = _cross_validate(problem, fit.used, weights)
+        fit = problem.iterate(best, fit.used, weights)
+    return fit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Problem:
+    normals: Normals
+    y: FloatArray
+    x: FloatArray
+    background_degree: int
+    penalty: F64 | None
+    vary_sum: bool
+
+    def iterate(self, degree: int, used: BoolArray, weights: F64, rounds: int = 4) -> KernelFit:
+        """Solve, reject, and solve again; every stamp may come back."""
+        fit = self.judge(degree, self.solve(degree, used, weights), used)
+        for _ in range(rounds):
+            accepted = _accept(fit)
+            if np.array_equal(accepted, used) or accepted.sum() < 3:
+                break
+            used = accepted
+            fit = self.judge(degree, self.solve(degree, used, weights), used)
+        return fit
+
+    def solve(self, degree: int, used: BoolArray, weights: F64) -> F64:
+        """Return the solution, (n_basis + 1, n_spatial), background in the last row."""
+        total = max(degree, self.background_degree)
+        terms = poly_terms(self.y[used], self.x[used], total)
+        unknown = self.unknowns(degree)
+        w = weights[used]
+        m = self.normals.matrix.shape[1]
+        pairs = (terms[:, None] * terms[None, :] * w).reshape(-1, w.size)
+        blocks = pairs @ self.normals.matrix[used].reshape(w.size, -1)
+        nt = terms.shape[0]
+        system = blocks.reshape(nt, nt, m, m).transpose(2, 0, 3, 1).reshape(m * nt, m * nt)
+        right = ((terms * w) @ self.normals.vector[used]).T.reshape(-1)
+        system = system + self.regularisation(nt, m)
+        solution = np.zeros(m * nt)
+        picked = np.flatnonzero(unknown.ravel())
+        solution[picked] = _solve_symmetric(system[np.ix_(picked, picked)], right[picked])
+        return solution.reshape(m, nt)
+
+    def unknowns(self, degree: int) -> BoolArray:
+        """Return which (function, spatial term) pairs are fitted."""
+        m = self.normals.matrix.shape[1]
+        unknown = np.zeros((m, n_terms(max(degree, self.background_degree))), bool)
+        unknown[:-1, : n_terms(degree)] = True
+        unknown[0, (n_terms(degree) if self.vary_sum else 1) :] = False
+        unknown[-1, : n_terms(self.background_degree)] = True
+        return unknown
+
+    def regularisation(self, nt: int, m: int) -> F64:
+        full = np.zeros((m, m))
+        if self.penalty is None:
+            full[1:-1, 1:-1] = np.eye(m - 2)
+        else:
+            full[:-1, :-1] = self.penalty
+        return np.asarray(np.kron(full, np.eye(nt)))
+
+    def judge(self, degree: int, solution: F64, used: BoolArray) -> KernelFit:
+        """Return the fit with the quality of every stamp, used or not."""
+        local = self.local(solution)
+        variance = self.normals.variance(local)
+        square = _residual(self.normals, local)
+        expected = variance * np.maximum(self.normals.pixels, 1)
+        amplitude, error = _amplitude(self.normals, local, variance)
+        return KernelFit(
+            coefficients=solution[:-1, : n_terms(degree)],
+            background=solution[-1, : n_terms(self.background_degree)],
+            degree=degree,
+            chi2=square / expected,
+            excess=(square - expected) / np.maximum(self.normals.light, 1e-30),
+            amplitude=amplitude,
+            amplitude_error=error,
+            used=used,
+        )
+
+    def local(self, solution: F64) -> F64:
+        """Return the coefficients at every stamp, (n, m)."""
+        degree = int((np.sqrt(8 * solution.shape[1] + 1) - 3) / 2 + 0.5)
+        return np.asarray((solution @ poly_terms(self.y, self.x, degree)).T)
+
+
+def _residual(normals: Normals, local: F64) -> F64:
+    """Return the sum of the squared residuals of every stamp."""
+    quadratic = np.einsum("ni,nij,nj->n", local, normals.matrix, local, optimize=True)
+    return np.asarray(
+        np.maximum(normals.square - 2 * np.einsum("ni,ni->n", local, normals.vector) + quadratic, 0)
+    )
+
+
+def _amplitude(normals: Normals, local: F64, variance: F64) -> tuple[F64, F64]:
+    """Return the flux of each star relative to the model's, background fixed, and its error."""
+    kernel, background = local[:, :-1], local[:, -1]
+    data = normals.vector[:, :-1] - normals.matrix[:, :-1, -1] * background[:, None]
+    own = np.einsum("ni,nij,nj->n", kernel, normals.matrix[:, :-1, :-1], kernel, optimize=True)
+    own = np.maximum(own, 1e-30)
+    return np.einsum("ni,ni->n", kernel, data) / own, np.sqrt(variance / own)
+
+
+def _weights(normals: Normals, *, model_error: float = 0.01, core: float = 40.0) -> F64:
+    """Return 1 / variance of each stamp: noise, plus a model error, so that no bright star rules the fit."""
+    return np.asarray(1 / (normals.noise.sum(axis=0) + model_error**2 * normals.light / core))
+
+
+def _accept(fit: KernelFit, *, clip: float = 4.0) -> BoolArray:
+    """Return the stamps whose chi-square and star flux agree with the others'."""
+    quality = np.log(np.maximum(fit.chi2, 1e-6))
+    centre = np.median(quality[fit.used])
+    keep = quality < centre + clip * max(_spread(quality[fit.used]), 0.1)
+    pull = (fit.amplitude - np.median(fit.amplitude[fit.used])) / np.hypot(fit.amplitude_error, 3e-3)
+    return np.asarray(keep & (np.abs(pull) < clip * max(_spread(pull[fit.used]), 1.0)))
+
+
+def _spread(values: FloatArray) -> float:
+    return float(1.4826 * np.median(np.abs(values - np.median(values))))
+
+
+def _allowed_degrees(stamps: int) -> list[int]:
+    """Return the spatial degrees that this number of stamps can bear."""
+    return [degree for degree, least in enumerate((0, 20, 60, 150)) if stamps >= least] or [0]
+
+
+def _cross_validate(problem: _Problem, used: BoolArray, weights: F64) -> int:
+    """Return the spatial degree that predicts one half of the stamps best from the other."""
+    allowed = _allowed_degrees(int(used.sum()))
+    order = np.flatnonzero(used)
+    folds = [np.isin(np.arange(len(used)), order[i::2]) for i in (0, 1)]
+    scores = []
+    for degree in allowed:
+        total = 0.0
+        for train, test in (folds, folds[::-1]):
+            local = problem.local(problem.solve(degree, train, weights))
+            loss = np.sort(_residual(problem.normals, local)[test] * weights[test])
+            total += float(np.mean(loss[: len(loss) - max(1, len(loss) // 20)]))
+        scores.append(total)
+    best = int(np.argmin(scores))
+    return allowed[best]
+
+
+def _solve_symmetric(matrix: F64, right: F64) -> F64:
+    """Solve a symmetric positive system after scaling it to a unit diagonal."""
+    scale = 1 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    scaled = matrix * scale[:, None] * scale[None, :]
+    scaled[np.diag_indices_from(scaled)] += 1e-11
+    try:
+        return np.asarray(linalg.solve(scaled, right * scale, assume_a="pos") * scale)
+    except linalg.LinAlgError:
+        return np.asarray(linalg.lstsq(scaled, right * scale, cond=1e-10)[0] * scale)
