@@ -2,9 +2,9 @@
 
     python -m benchmarks.peers SCIENCE.fits TEMPLATE.fits [--work DIR] [--cpu 0]
 
-The programs are separate packages with their own licences; they are run where they are on the PATH, one process
-per step, files between the steps, one thread each. Steps and settings follow the usual recipe for one visit
-against an existing template coadd; the astrometric solution is taken as given.
+The programs are separate packages with their own licences; they are run where they are on the PATH, one
+process per step, files between the steps, one thread each. Steps and settings follow the usual recipe for one
+visit against an existing template coadd; the astrometric solution is taken as given.
 """
 
 from __future__ import annotations
@@ -158,16 +158,16 @@ def _write_settings(work: Path, new: Image) -> None:
     (work / "source.param").write_text(SOURCE_COLUMNS.replace(" ", "\n"))
     (work / "difference.param").write_text(DIFFERENCE_COLUMNS.replace(" ", "\n"))
     (work / "source.conv").write_text("CONV NORM\n1 2 1\n2 4 2\n1 2 1\n")
-    (work / "difference.conv").write_text(_gaussian_filter(fwhm=3.0, size=7))
+    rows = [" ".join(f"{value:.6f}" for value in row) for row in _matched_filter()]
+    (work / "difference.conv").write_text("CONV NORM\n" + "\n".join(rows) + "\n")
     header = fits.getheader(new.path)
     (work / "warped.head").write_text(header.tostring(sep="\n", endcard=True, padding=False) + "\n")
 
 
-def _gaussian_filter(fwhm: float, size: int) -> str:
+def _matched_filter(fwhm: float = 4.0, size: int = 7) -> np.ndarray:
     offsets = np.arange(size) - size // 2
     profile = np.exp(-4 * np.log(2) * (offsets / fwhm) ** 2)
-    rows = [" ".join(f"{value:.6f}" for value in row) for row in np.outer(profile, profile)]
-    return "CONV NORM\n" + "\n".join(rows) + "\n"
+    return np.outer(profile, profile) / profile.sum() ** 2
 
 
 def _options(**settings: object) -> list[str]:
@@ -258,6 +258,7 @@ def _subtraction(new: Image, old: Image) -> list[str]:
 
 
 def _search() -> list[str]:
+    smoothing = float(np.sqrt((_matched_filter() ** 2).sum()))  # the threshold counts in unfiltered noise
     return [
         "difference.fits",
         *_options(
@@ -269,8 +270,8 @@ def _search() -> list[str]:
             WEIGHT_TYPE="MAP_RMS",
             WEIGHT_IMAGE="difference_noise.fits",
             THRESH_TYPE="RELATIVE",
-            DETECT_THRESH=2.5,
-            DETECT_MINAREA=3,
+            DETECT_THRESH=5.0 * smoothing,
+            DETECT_MINAREA=1,
             BACK_TYPE="MANUAL",
             BACK_VALUE=0,
             PHOT_APERTURES=8,
