@@ -1,0 +1,51 @@
+"""The ``apstream`` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from apstream.errors import ApstreamError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="apstream",
+    help="Alert production: exposures in, DIASources and Avro alerts out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one line, not a traceback."""
+    register()
+    try:
+        app()
+    except ApstreamError as error:
+        if os.environ.get("APSTREAM_DEBUG"):
+            raise
+        sys.stderr.write(f"apstream: {type(error).__name__}: {' '.join(str(error).split())}\n")
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def register() -> None:
+    """Attach the commands; imported here so that each file stays thin."""
+    from apstream.cli import alerts, apdb, coadd, demo, repo, run, send, serve, simulate, subtract
+
+    app.command()(subtract.subtract)
+    app.command()(simulate.simulate)
+    app.command()(coadd.coadd)
+    app.command()(run.run)
+    app.command()(serve.serve)
+    app.command()(send.send)
+    app.command()(demo.demo)
+    app.add_typer(repo.app, name="repo")
+    app.add_typer(apdb.app, name="apdb")
+    app.add_typer(alerts.app, name="alerts")

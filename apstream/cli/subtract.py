@@ -1,0 +1,58 @@
+"""``apstream subtract``: two FITS images in, a difference and its sources out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def subtract(
+    science: Annotated[Path, typer.Argument(help="Science image, FITS (compressed too)")],
+    template: Annotated[Path, typer.Argument(help="Template image, FITS")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for difference.fits and dia_sources.parquet")],
+    refcat: Annotated[
+        Path | None, typer.Option(help="Reference catalogue (FITS, CSV, Parquet: ra dec magnitudes)")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("-c", help="Setting, e.g. image.gain=1.9 or detect.threshold=5.5")
+    ] = None,
+    settings: Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only")] = False,
+) -> None:
+    """Subtract TEMPLATE from SCIENCE and measure what changed.
+
+    Writes [bold]difference.fits[/] (image, mask, variance and PSF on the science pixels) and
+    [bold]dia_sources.parquet[/]. Gain, read noise and saturation come from the headers or from -c image.gain=...;
+    a WCS is used where there is one, star patterns where there is none.
+    """
+    from apstream.service.pair import PairSettings, run_pair
+    from apstream.settings import load_settings
+
+    chosen = load_settings(PairSettings, files=settings or [], overrides=override or [])
+    started = time.perf_counter()
+    with _stages(quiet) as watch:
+        summary = run_pair(science, template, out, refcat, chosen, watch)
+    if not quiet:
+        typer.echo(f"{summary} in {time.perf_counter() - started:.1f} s -> {out}")
+
+
+@contextmanager
+def _stages(quiet: bool) -> Iterator[object]:
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+
+        @contextmanager
+        def watch(stage: str) -> Iterator[None]:
+            task = progress.add_task(stage, total=1)
+            yield
+            progress.update(task, completed=1)
+
+        yield watch

@@ -1,0 +1,157 @@
+"""The pixel half: a raw frame, or a pair of plain images, becomes DIA sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from apstream.alerts.cutouts import render
+from apstream.arrays.types import Records
+from apstream.model.calibs import IsrCalibs
+from apstream.model.cutouts import Cutouts
+from apstream.model.exposures import (
+    CalExp,
+    CharacterizedExposure,
+    DifferenceImage,
+    Exposure,
+    RawExposure,
+    Template,
+)
+from apstream.model.external import ExternalImage
+from apstream.model.products import KnownObjects, PixelProducts, SkyCircle
+from apstream.model.refcat import RefCat
+from apstream.pipeline.config import DifferenceConfig, PairConfig, PixelConfig
+from apstream.pipeline.watch import Watch, unwatched
+from apstream.tasks.calibrate import calibrate
+from apstream.tasks.characterize import characterize
+from apstream.tasks.cutouts import cut
+from apstream.tasks.detect import detect
+from apstream.tasks.external import enter
+from apstream.tasks.forced import forced_photometry
+from apstream.tasks.isr import isr
+from apstream.tasks.measure import measure
+from apstream.tasks.register import calibrate_to_reference
+from apstream.tasks.subtract import subtract
+from apstream.tasks.template import TemplateInput, make_template
+
+__all__ = ["PairResult", "PixelInputs", "PixelResult", "calibrate_raw", "find_dia_sources", "subtract_pair"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PixelInputs:
+    """What a raw frame needs beside itself.
+
+    `reference` fixes positions and fluxes: a catalogue, or an image that the frame is registered on.
+    """
+
+    calibs: IsrCalibs
+    reference: RefCat | CalExp
+    templates: Sequence[TemplateInput]
+    known: KnownObjects
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PairResult:
+    """Two images subtracted: the stages' images and the sources measured on the difference."""
+
+    science: CalExp | CharacterizedExposure
+    template: Template
+    difference: DifferenceImage
+    dia_sources: Records
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PixelResult:
+    """All that came of one raw frame; `products` is what leaves the process."""
+
+    calexp: CalExp
+    pair: PairResult
+    products: PixelProducts
+
+
+def find_dia_sources(
+    raw: RawExposure, inputs: PixelInputs, config: PixelConfig, watch: Watch = unwatched
+) -> PixelResult:
+    """Turn a raw frame into DIA sources with forced photometry and cutouts."""
+    calexp = calibrate_raw(raw, inputs.calibs, inputs.reference, config, watch)
+    pair = _difference(calexp, inputs.templates, config, watch)
+    with watch("forced"):
+        forced = forced_photometry(inputs.known, pair.difference, calexp, config.forced)
+    with watch("cutouts"):
+        y, x = pair.dia_sources["y"], pair.dia_sources["x"]
+        cutouts = cut(pair.difference, calexp, pair.template, y, x, config.cutouts)
+        products = _products(calexp, pair, forced, cutouts)
+    return PixelResult(calexp=calexp, pair=pair, products=products)
+
+
+def calibrate_raw(
+    raw: RawExposure,
+    calibs: IsrCalibs,
+    reference: RefCat | CalExp | None,
+    config: PixelConfig,
+    watch: Watch = unwatched,
+) -> CalExp:
+    """Turn a raw frame into a calexp; without a reference it becomes one itself, in instrumental flux."""
+    with watch("isr"):
+        exposure = isr(raw, calibs, config.isr)
+    with watch("characterize"):
+        characterized = characterize(exposure, config.characterize)
+    with watch("calibrate"):
+        match reference:
+            case RefCat():
+                return calibrate(characterized, reference, config.calibrate)
+            case CalExp():
+                return calibrate_to_reference(characterized, reference, config.register)
+            case None:
+                return found_reference(characterized, raw)
+
+
+def subtract_pair(
+    science: ExternalImage,
+    template: ExternalImage,
+    refcat: RefCat | None,
+    config: PairConfig,
+    watch: Watch = unwatched,
+) -> PairResult:
+    """Subtract one plain image from another and measure what changed."""
+    with watch("characterize"):
+        characterized = characterize(_enter(science, config), config.characterize)
+    with watch("characterize template"):
+        reference = characterize(_enter(template, config), config.characterize_template)
+    calibrated: CalExp | CharacterizedExposure = characterized
+    if refcat is not None:
+        with watch("calibrate"):
+            calibrated = calibrate(characterized, refcat, config.calibrate)
+    return _difference(calibrated, [TemplateInput.from_image(reference, template.path)], config, watch)
+
+
+def _enter(image: ExternalImage, config: PairConfig) -> Exposure:
+    return enter(image, config.external)
+
+
+def _difference(
+    science: CalExp | CharacterizedExposure,
+    templates: Sequence[TemplateInput],
+    config: DifferenceConfig,
+    watch: Watch,
+) -> PairResult:
+    with watch("template"):
+        template = make_template(templates, science, config.template)
+    with watch("subtract"):
+        difference = subtract(science, template, config.subtract)
+    with watch("detect"):
+        detections = detect(difference, config.detect)
+    with watch("measure"):
+        dia_sources = measure(detections, difference, science, template, config.measure)
+    return PairResult(science=science, template=template, difference=difference, dia_sources=dia_sources)
+
+
+def _products(calexp: CalExp, pair: PairResult, forced: Records, cutouts: Cutouts) -> PixelProducts:
+    return PixelProducts(
+        info=calexp.info,
+        dia_sources=pair.dia_sources,
+        forced=forced,
+        cutouts=render(cutouts),
+        region=SkyCircle(*calexp.wcs.circle(calexp.box)),
+        metrics={**calexp.metrics, **pair.difference.metrics},
+    )

@@ -1,0 +1,59 @@
+"""Files appear whole or not at all: temporary name, fsync, rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from apstream.errors import ApstreamError, StorageUnavailable
+
+__all__ = ["atomic_path", "storage_error"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EPERM}
+
+
+def storage_error(error: OSError, path: Path | str) -> ApstreamError:
+    """Translate an operating-system error on `path` into ours."""
+    remedy = "free disk space, then send the event again" if error.errno == errno.ENOSPC else "check the disk"
+    return StorageUnavailable(f"cannot write: {error.strerror or error}", where=str(path), remedy=remedy)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that is renamed to it on success.
+
+    Raises
+    ------
+    StorageUnavailable
+        If the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:60]}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        _sync(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise storage_error(error, path) from error
+        raise
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,181 @@
+"""Plain FITS images from anywhere: SCI/VAR/ERR/MASK/DQ extensions are used when they are there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.time import Time
+from pydantic import BaseModel, ConfigDict, Field
+
+from apstream.arrays.types import F32, BoolArray
+from apstream.errors import BadFile, BadHeader, WrongSize
+from apstream.model.exposures import ExposureInfo
+from apstream.model.external import ExternalImage
+from apstream.model.ids import VisitDetector
+from apstream.model.mask import MaskPlane
+from apstream.model.wcs import SkyWcs
+from apstream.repo.formats.hdus import float_image, int_image, open_fits
+
+__all__ = ["ExternalOptions", "read_external"]
+
+_GAIN = ("GAIN", "EGAIN", "CCDGAIN", "GAINA", "GAIN1", "AVGAIN")
+_READ_NOISE = ("RDNOISE", "READNOIS", "RON", "RDNOISEA", "READNOISE", "ENOISE", "RDNOISE1")
+_SATURATION = ("SATURATE", "SATURATA", "SATLEVEL", "MAXLIN", "SATURAT", "NONLIN")
+_SCI, _VAR, _ERR, _MASK = ("SCI", "IMAGE"), ("VAR", "VARIANCE"), ("ERR", "ERROR", "SIGMA"), ("MASK", "DQ", "FLAGS")
+_ELECTRONS = re.compile(r"^\s*e(-|lectrons?)?\s*$", re.IGNORECASE)
+
+
+class ExternalOptions(BaseModel):
+    """What a user may say of an image that its header does not."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gain: float | None = Field(None, gt=0, description="Electrons per count; default: GAIN, EGAIN, ... of the header")
+    read_noise: float | None = Field(None, ge=0, description="Electrons; default: RDNOISE, READNOIS, ... or zero")
+    saturation: float | None = Field(None, gt=0, description="Counts; default: SATURATE, ... or a plateau at the top")
+    bad_bits: int | None = Field(None, description="Mask bits that mean bad; default: every nonzero value")
+    hdu: int | str | None = Field(None, description="Extension of the image; default: SCI, IMAGE or the first image")
+    band: str = Field("", description="Band; default: FILTER of the header")
+
+
+def read_external(path: Path | str, options: ExternalOptions) -> ExternalImage:
+    """Read an image reduced elsewhere.
+
+    Raises
+    ------
+    FileMissing, BadFile
+        If there is no readable FITS image.
+    BadHeader
+        If gain is neither in the header nor given and the file has no variance.
+    WrongSize
+        If mask or variance differ in shape from the image.
+    """
+    path = Path(path)
+    with open_fits(path) as hdus:
+        image = _image_hdu(hdus, options.hdu, path)
+        pixels = float_image(image)
+        header = hdus[0].header.copy()
+        header.update(image.header)
+        variance = _variance(hdus, pixels.shape, path)
+        bad, saturated = _masks(hdus, pixels.shape, options.bad_bits, path)
+    gain = _gain(header, options, path, needed=variance is None)
+    return ExternalImage(
+        pixels=pixels,
+        bad=bad,
+        saturated=saturated,
+        variance=variance,
+        gain=gain,
+        read_noise=_number(header, _READ_NOISE, options.read_noise, 0.0),
+        saturation=_number(header, _SATURATION, options.saturation, float("inf")),
+        info=_info(header, path, options.band),
+        wcs=SkyWcs.from_header(header),
+        path=str(path),
+        header=_plain(header),
+    )
+
+
+def _image_hdu(hdus: fits.HDUList, wanted: int | str | None, path: Path) -> Any:
+    candidates = [h for h in hdus if h.is_image and h.header.get("NAXIS") == 2]
+    if wanted is not None:
+        try:
+            chosen = hdus[wanted]
+        except (KeyError, IndexError):
+            chosen = None
+        candidates = [chosen] if chosen in candidates else []
+    if not candidates:
+        remedy = "name the extension with -c image.hdu=N" if len(hdus) > 1 else "give a 2-D image"
+        raise BadFile("no 2-D image in the file", where=str(path), remedy=remedy)
+    return next((h for h in candidates if h.name in _SCI), candidates[0])
+
+
+def _plane(hdus: fits.HDUList, names: Sequence[str], shape: tuple[int, ...], path: Path) -> Any:
+    hdu = next((h for h in hdus if h.name in names and h.data is not None), None)
+    if hdu is not None and hdu.data.shape != shape:
+        raise WrongSize(
+            f"extension {hdu.name} is {hdu.data.shape}, the image {shape}", where=str(path), remedy="make them equal"
+        )
+    return hdu
+
+
+def _variance(hdus: fits.HDUList, shape: tuple[int, ...], path: Path) -> F32 | None:
+    if (hdu := _plane(hdus, _VAR, shape, path)) is not None:
+        return float_image(hdu)
+    if (hdu := _plane(hdus, _ERR, shape, path)) is not None:
+        return np.square(float_image(hdu))
+    return None
+
+
+def _masks(
+    hdus: fits.HDUList, shape: tuple[int, ...], bits: int | None, path: Path
+) -> tuple[BoolArray, BoolArray]:
+    hdu = _plane(hdus, _MASK, shape, path)
+    if hdu is None:
+        return np.zeros(shape, bool), np.zeros(shape, bool)
+    mask = int_image(hdu)
+    if "MP_BAD" in hdu.header:  # our own planes say which is which
+        ours = MaskPlane.BAD | MaskPlane.NO_DATA | MaskPlane.EDGE | MaskPlane.CR
+        return (mask & int(ours)) != 0, (mask & int(MaskPlane.SAT)) != 0
+    return (mask != 0) if bits is None else (mask & bits) != 0, np.zeros(shape, bool)
+
+
+def _gain(header: fits.Header, options: ExternalOptions, path: Path, *, needed: bool) -> float | None:
+    if options.gain is None and _ELECTRONS.match(str(header.get("BUNIT", ""))):
+        return 1.0
+    gain = _number(header, _GAIN, options.gain, 0.0)
+    if gain > 0:
+        return gain
+    if needed:
+        raise BadHeader(
+            f"no gain: none of {', '.join(_GAIN)} in the header and no VAR extension",
+            where=str(path),
+            remedy="give it with -c image.gain=ELECTRONS_PER_COUNT",
+        )
+    return None
+
+
+def _number(header: fits.Header, keys: Sequence[str], given: float | None, default: float) -> float:
+    if given is not None:
+        return given
+    for key in keys:
+        try:
+            value = float(header[key])
+        except (KeyError, TypeError, ValueError):
+            continue
+        if np.isfinite(value) and value > 0:
+            return value
+    return default
+
+
+def _info(header: fits.Header, path: Path, band: str) -> ExposureInfo:
+    filter_name = str(header.get("FILTER", header.get("FILTER1", ""))).strip()
+    return ExposureInfo(
+        id=VisitDetector(str(header.get("INSTRUME", "unknown")).strip(), 0, 0),
+        band=band or filter_name[:1],
+        physical_filter=filter_name,
+        mid_mjd_tai=_middle(header),
+        exposure_s=_number(header, ("EXPTIME", "EXPOSURE", "ITIME"), None, float("nan")),
+        object_name=str(header.get("OBJECT", "")),
+        origin=str(path),
+    )
+
+
+def _middle(header: fits.Header) -> float:
+    """Return the middle of the exposure in MJD TAI; NaN if the header does not tell."""
+    if isinstance(header.get("MIDMJD"), float):
+        return float(header["MIDMJD"])
+    half = _number(header, ("EXPTIME", "EXPOSURE"), None, 0.0) / 2 / 86400
+    for key, form in (("MJD-OBS", "mjd"), ("DATE-OBS", "fits")):
+        try:
+            return float(Time(header[key], format=form, scale="utc").tai.mjd) + half
+        except (KeyError, ValueError, TypeError):
+            continue
+    return float("nan")
+
+
+def _plain(header: fits.Header) -> dict[str, Any]:
+    return {key: value for key, value in header.items() if key and key not in ("COMMENT", "HISTORY")}

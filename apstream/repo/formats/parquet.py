@@ -1,0 +1,61 @@
+"""Tables of the column registry as Parquet, with units and descriptions in the schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from apstream.arrays.types import Records
+from apstream.errors import BadFile, FileMissing
+from apstream.model.columns import TableSpec
+from apstream.repo.atomic import atomic_path
+
+__all__ = ["read_records", "records_to_table", "write_records"]
+
+
+def records_to_table(records: Records, spec: TableSpec) -> pa.Table:
+    """Convert records of `spec` to an Arrow table; null floats (NaN) and null ids (0) become null."""
+    arrays, fields = [], []
+    for column in spec.columns:
+        values = records[column.name]
+        mask = None
+        if column.nullable and values.dtype.kind == "f":
+            mask = np.isnan(values)
+        elif column.nullable and values.dtype.kind == "i":
+            mask = values == 0
+        array = pa.array(values.tolist() if values.dtype.kind == "U" else values, mask=mask)
+        metadata = {"unit": column.unit, "description": column.doc}
+        arrays.append(array)
+        fields.append(pa.field(column.name, array.type, metadata=metadata))
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata={"table": spec.name}))
+
+
+def write_records(path: Path, records: Records, spec: TableSpec) -> None:
+    """Write records atomically."""
+    with atomic_path(path) as temporary:
+        pa.parquet.write_table(records_to_table(records, spec), temporary)
+
+
+def read_records(path: Path, spec: TableSpec) -> Records:
+    """Read records written by `write_records`."""
+    if not path.is_file():
+        raise FileMissing("no such table", where=str(path), remedy="check the path")
+    try:
+        table = pa.parquet.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise BadFile(f"not a Parquet table: {error}", where=str(path), remedy="write it again") from error
+    records = spec.empty(len(table))
+    for column in spec.columns:
+        if column.name not in table.column_names:
+            continue
+        kind = spec.dtype[column.name].kind
+        filled = table[column.name]
+        if kind in "iub":
+            filled = filled.fill_null(False if kind == "b" else 0)
+        elif kind == "U":
+            filled = filled.fill_null("")
+        records[column.name] = filled.to_numpy(zero_copy_only=False)
+    return records

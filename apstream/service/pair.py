@@ -1,0 +1,69 @@
+"""Two plain images, start to finish: gather, compute, save."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from apstream.errors import ApstreamError
+from apstream.model.columns import DIA_SOURCE
+from apstream.model.external import ExternalImage
+from apstream.pipeline.config import PairConfig
+from apstream.pipeline.pixels import PairResult, subtract_pair
+from apstream.pipeline.watch import Watch, unwatched
+from apstream.repo.formats.catalogs import read_refcat
+from apstream.repo.formats.external import ExternalOptions, read_external
+from apstream.repo.formats.fits import write_image
+from apstream.repo.formats.parquet import write_records
+
+__all__ = ["PairSettings", "run_pair"]
+
+
+class PairSettings(PairConfig):
+    """Settings of ``apstream subtract``: the stages' and what the headers do not say."""
+
+    image: ExternalOptions = Field(ExternalOptions(), description="What the headers of both images do not say")
+    science_image: ExternalOptions = Field(ExternalOptions(), description="The same for the science image alone")
+    template_image: ExternalOptions = Field(ExternalOptions(), description="The same for the template alone")
+    magnitude: str | None = Field(None, description="Magnitude column of the reference catalogue")
+
+
+def run_pair(
+    science: Path,
+    template: Path,
+    out: Path,
+    refcat: Path | None,
+    settings: PairSettings,
+    watch: Watch = unwatched,
+) -> str:
+    """Subtract two FITS files and write ``difference.fits`` and ``dia_sources.parquet`` to `out`.
+
+    Returns
+    -------
+    str
+        A summary in one line.
+    """
+    with watch("read"):
+        image = read_external(science, _options(settings.image, settings.science_image))
+        reference = read_external(template, _options(settings.image, settings.template_image))
+        catalog = read_refcat(refcat, band=image.info.band, magnitude=settings.magnitude) if refcat else None
+    result = _subtract(image, reference, catalog, settings, watch)
+    with watch("write"):
+        write_image(out / "difference.fits", result.difference)
+        write_records(out / "dia_sources.parquet", result.dia_sources, DIA_SOURCE)
+    negative = int(result.dia_sources["isNegative"].sum())
+    return f"{len(result.dia_sources)} DIA sources ({negative} negative)"
+
+
+def _options(both: ExternalOptions, one: ExternalOptions) -> ExternalOptions:
+    return ExternalOptions(**{**both.model_dump(exclude_unset=True), **one.model_dump(exclude_unset=True)})
+
+
+def _subtract(
+    science: ExternalImage, template: ExternalImage, refcat: object, settings: PairSettings, watch: Watch
+) -> PairResult:
+    try:
+        return subtract_pair(science, template, refcat, settings, watch)  # type: ignore[arg-type]
+    except ApstreamError as error:
+        raise error.at(f"{science.path} - {template.path}") from error
