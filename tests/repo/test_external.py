@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from apstream.errors import BadFile, BadHeader, NoGoodPixels, WrongSize
+from apstream.model.mask import MaskPlane
+from apstream.repo.formats.external import ExternalOptions, read_external
+from apstream.tasks.external import ExternalConfig, enter
+
+NONE = ExternalOptions()
+
+
+def save(path: Path, *hdus: fits.ImageHDU, **cards: object) -> Path:
+    first = fits.PrimaryHDU()
+    first.header.update(cards)
+    fits.HDUList([first, *hdus]).writeto(path)
+    return path
+
+
+def sky(shape: tuple[int, int] = (300, 260), level: float = 400.0, gain: float = 2.0) -> np.ndarray:
+    electrons = np.random.default_rng(3).normal(level * gain, np.sqrt(level * gain), shape)
+    return (electrons / gain).astype(np.float32)
+
+
+@pytest.mark.parametrize("subtracted", [False, True])
+def test_variance_is_the_photon_noise_whether_the_sky_was_subtracted_or_not(tmp_path: Path, subtracted: bool):
+    pixels = sky() - (400 if subtracted else 0)
+    path = save(tmp_path / "s.fits", fits.ImageHDU(pixels), GAIN=2.0)
+    exposure = enter(read_external(path, NONE), ExternalConfig())
+    assert np.median(exposure.image.variance) == pytest.approx(800, rel=0.1)
+    assert np.var(exposure.image.image) == pytest.approx(800, rel=0.1)
+    assert exposure.image.unit == "electron"
+
+
+def test_variance_and_mask_extensions_are_used(tmp_path: Path):
+    mask = np.zeros((300, 260), np.int16)
+    mask[5, 7], mask[6, 8] = 1, 4
+    error = np.full((300, 260), 3.0, np.float32)
+    path = save(
+        tmp_path / "m.fits",
+        fits.ImageHDU(sky(), name="SCI"),
+        fits.ImageHDU(error, name="ERR"),
+        fits.ImageHDU(mask, name="DQ"),
+    )
+    image = enter(read_external(path, NONE), ExternalConfig()).image
+    assert image.mask[5, 7] & MaskPlane.BAD
+    assert image.mask[6, 8] & MaskPlane.BAD
+    np.testing.assert_allclose(image.variance, 9.0)
+    chosen = enter(read_external(path, ExternalOptions(bad_bits=4)), ExternalConfig()).image
+    assert not chosen.mask[5, 7]
+    assert chosen.mask[6, 8] & MaskPlane.BAD
+
+
+def test_saturation_comes_from_header_option_or_plateau(tmp_path: Path):
+    pixels = sky()
+    pixels[10:14, 10:14] = 9000
+    header = save(tmp_path / "h.fits", fits.ImageHDU(pixels), GAIN=1.0, SATURATE=8000.0)
+    silent = save(tmp_path / "p.fits", fits.ImageHDU(pixels), GAIN=1.0)
+    for path, options in ((header, NONE), (silent, NONE), (silent, ExternalOptions(saturation=5000))):
+        image = enter(read_external(path, options), ExternalConfig()).image
+        assert np.count_nonzero(image.flagged(MaskPlane.SAT)) == 16
+
+
+def test_a_missing_gain_says_how_to_give_it(tmp_path: Path):
+    path = save(tmp_path / "g.fits", fits.ImageHDU(sky()))
+    with pytest.raises(BadHeader, match=r"g\.fits.*-c image\.gain="):
+        read_external(path, NONE)
+    assert read_external(path, ExternalOptions(gain=1.5)).gain == 1.5
+
+
+def test_compressed_files_read_like_plain_ones(tmp_path: Path):
+    plain = save(tmp_path / "p.fits", fits.ImageHDU(sky()), GAIN=2.0)
+    packed = tmp_path / "p.fits.fz"
+    fits.HDUList(
+        [fits.PrimaryHDU(), fits.CompImageHDU(sky(), compression_type="GZIP_1", quantize_level=0)]
+    ).writeto(packed)
+    zipped = save(tmp_path / "p.fits.gz", fits.ImageHDU(sky()), GAIN=2.0)
+    expected = read_external(plain, NONE).pixels
+    for path in (packed, zipped):
+        np.testing.assert_array_equal(read_external(path, ExternalOptions(gain=2.0)).pixels, expected)
+
+
+@pytest.mark.parametrize("content", [b"", b"not FITS at all", b"SIMPLE  =                    T"])
+def test_what_is_no_fits_file_is_named(tmp_path: Path, content: bytes):
+    (tmp_path / "bad.fits").write_bytes(content)
+    with pytest.raises(BadFile, match=r"bad\.fits"):
+        read_external(tmp_path / "bad.fits", NONE)
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path):
+    path = save(tmp_path / "t.fits", fits.ImageHDU(sky()), GAIN=2.0)
+    path.write_bytes(path.read_bytes()[:-60_000])
+    with pytest.raises(BadFile, match=r"t\.fits"):
+        read_external(path, NONE)
+
+
+def test_a_mask_of_another_shape_is_refused(tmp_path: Path):
+    path = save(
+        tmp_path / "w.fits", fits.ImageHDU(sky(), name="SCI"), fits.ImageHDU(np.zeros((9, 9)), name="MASK"), GAIN=1.0
+    )
+    with pytest.raises(WrongSize, match=r"w\.fits"):
+        read_external(path, NONE)
+
+
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "not a number"), (70000.0, "saturated")])
+def test_an_image_without_one_good_pixel_is_refused(tmp_path: Path, value: float, word: str):
+    pixels = np.full((100, 100), value, np.float32)
+    path = save(tmp_path / "n.fits", fits.ImageHDU(pixels), GAIN=1.0, SATURATE=60000.0)
+    with pytest.raises(NoGoodPixels, match=rf"n\.fits.*{word}"):
+        enter(read_external(path, NONE), ExternalConfig())
