@@ -59,7 +59,9 @@ class FileRepository:
             repository = cls(root)
             if repository.camera != camera:
                 raise Conflict(
-                    f"the repository belongs to camera {repository.camera}", where=str(root), remedy="use another folder"
+                    f"the repository belongs to camera {repository.camera}",
+                    where=str(root),
+                    remedy="use another folder",
                 )
             return repository
         with atomic_path(config) as temporary:

@@ -18,7 +18,8 @@ __all__ = ["render_page", "stamp_uri"]
 
 _SCALE = 4
 _STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1c2430;background:#fafbfc}
+body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:72rem;
+padding:0 1rem;color:#1c2430;background:#fafbfc}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(26rem,1fr));gap:1rem}
 .alert{background:#fff;border:1px solid #d9dee5;border-radius:6px;padding:.75rem}

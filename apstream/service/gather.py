@@ -101,10 +101,7 @@ def _templates(
 ) -> Sequence[CalExp]:
     region, kind = _region(raw), "calexp" if template_id else "deepCoadd"
     known = dict(template_id or {"band": raw.info.band})
-    if region is None:
-        entries = repository.find(kind, **known)
-    else:
-        entries = repository.overlapping(kind, region, **known)
+    entries = repository.overlapping(kind, region, **known) if region else repository.find(kind, **known)
     if not entries:
         raise NoTemplateOverlap(
             f"no location for {kind} that covers {raw.info.id} band={raw.info.band}",

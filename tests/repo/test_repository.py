@@ -77,7 +77,7 @@ def test_a_repository_keeps_its_camera(repository: FileRepository):
 def test_a_full_disk_leaves_the_old_file_and_no_new_one(tmp_path: Path):
     target = tmp_path / "x.fits"
     target.write_text("old")
-    with pytest.raises(StorageUnavailable, match=r"x\.fits"), atomic_path(target) as temporary:
+    with pytest.raises(StorageUnavailable, match=r"x\.fits"), atomic_path(target) as temporary:  # noqa: PT012
         temporary.write_text("half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert target.read_text() == "old"
@@ -86,12 +86,13 @@ def test_a_full_disk_leaves_the_old_file_and_no_new_one(tmp_path: Path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_really_full_device_is_a_typed_error(tmp_path: Path):
-    with pytest.raises(StorageUnavailable), atomic_path(tmp_path / "y"):
-        with open("/dev/full", "w") as full:
-            full.write("x")
+    with pytest.raises(StorageUnavailable), atomic_path(tmp_path / "y"), open("/dev/full", "w") as full:
+        full.write("x")
 
 
-@pytest.mark.parametrize("text", ["- a list", "raw: 3", "raw: {template: x}", "raw: {template: x, format: raw, colour: 1}"])
+@pytest.mark.parametrize(
+    "text", ["- a list", "raw: 3", "raw: {template: x}", "raw: {template: x, format: raw, colour: 1}"]
+)
 def test_a_bad_policy_is_refused_by_name(tmp_path: Path, text: str):
     (tmp_path / "policy.yaml").write_text(text)
     with pytest.raises(BadSettings, match=r"policy\.yaml"):

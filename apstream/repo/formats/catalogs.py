@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+from astropy.io import fits
 
 from apstream.arrays.types import F64
 from apstream.errors import ApstreamError, BadCatalog
@@ -85,15 +86,12 @@ def _is_float(kind: pa.DataType) -> bool:
 
 
 def _fits_columns(path: Path) -> dict[str, F64]:
-    try:
-        with open_fits(path) as hdus:
-            tables = [hdu for hdu in hdus if hdu.columns is not None] if len(hdus) > 1 else []
-            if not tables:
-                raise BadCatalog("no table in the file", where=str(path), remedy="give a catalogue, not an image")
-            data = tables[0].data
-            return {n: np.asarray(data[n], float) for n in data.names if data[n].dtype.kind in "fiu"}
-    except AttributeError as error:
-        raise BadCatalog("no table in the file", where=str(path), remedy="give a catalogue") from error
+    with open_fits(path) as hdus:
+        tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
+        if not tables:
+            raise BadCatalog("no table in the file", where=str(path), remedy="give a catalogue, not an image")
+        data = tables[0].data
+        return {n: np.asarray(data[n], float) for n in data.names if data[n].dtype.kind in "fiu"}
 
 
 def _required(columns: dict[str, F64], names: Sequence[str], path: Path, what: str) -> F64:

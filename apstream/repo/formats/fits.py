@@ -99,18 +99,17 @@ def _primary(value: Exposure | CalExp | DifferenceImage) -> fits.PrimaryHDU:
     header["MIDMJD"] = (_card(info.mid_mjd_tai), "[d] middle of the exposure, MJD TAI")
     header["EXPTIME"] = (_card(info.exposure_s), "[s]")
     header["RA"], header["DEC"] = (_card(info.ra), "[deg] pointing"), (_card(info.dec), "[deg] pointing")
-    header["OBJECT"], header["OBSTYPE"] = info.object_name, info.observation_type
+    header["OBJECT"] = info.object_name.encode("ascii", "replace").decode()
+    header["OBSTYPE"] = info.observation_type
     if isinstance(value, CalExp):
         calib = value.photo_calib
         header["NJYPERU"] = (calib.njy_per_unit, "[nJy] of one uncalibrated unit")
         header["NJYERR"], header["NJYSTARS"], header["NJYREL"] = calib.error, calib.n_stars, calib.relative
     if isinstance(value, DifferenceImage):
         header["CONVOLVD"] = (value.convolved, "which image was convolved")
-    extra = {"origin": info.origin, "metrics": {k: _card(v) for k, v in sorted(value.metrics.items())}}
-    table = fits.PrimaryHDU(header=header)
-    for line in json.dumps(extra).encode("ascii", "replace").decode().splitlines():
-        table.header["APSMETA"] = line
-    return table
+    metrics = {key: _card(number) for key, number in sorted(value.metrics.items())}
+    header["APSMETA"] = json.dumps({"origin": info.origin, "object": info.object_name, "metrics": metrics})
+    return fits.PrimaryHDU(header=header)
 
 
 def _card(value: float) -> float | str:
@@ -208,7 +207,7 @@ def _read_psf(hdu: Any) -> Psf:
 
 
 def _stars(hdus: fits.HDUList) -> Any:
-    table = np.asarray(hdus["STARS"].data)
+    table = hdus["STARS"].data
     stars = np.zeros(len(table), STAR_DTYPE)
     for name in STAR_DTYPE.names or ():
         stars[name] = table[name]
@@ -225,6 +224,7 @@ def _photo_calib(header: fits.Header) -> PhotoCalib:
 
 
 def _info(header: fits.Header) -> ExposureInfo:
+    texts = json.loads(header["APSMETA"])
     return ExposureInfo(
         id=VisitDetector(header["INSTRUME"], header["VISIT"], header["DETECTOR"]),
         band=header["BAND"],
@@ -233,9 +233,9 @@ def _info(header: fits.Header) -> ExposureInfo:
         exposure_s=float(header["EXPTIME"]),
         ra=float(header["RA"]),
         dec=float(header["DEC"]),
-        object_name=header["OBJECT"],
+        object_name=texts["object"],
         observation_type=header["OBSTYPE"],
-        origin=json.loads(header["APSMETA"])["origin"],
+        origin=texts["origin"],
     )
 
 

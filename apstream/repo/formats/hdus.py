@@ -40,7 +40,7 @@ def open_fits(path: Path | str) -> Iterator[fits.HDUList]:
         try:
             with fits.open(path, memmap=False) as hdus:
                 yield hdus
-        except (OSError, EOFError, ValueError, TypeError, AstropyWarning, fits.VerifyError) as error:
+        except (OSError, EOFError, ValueError, TypeError, LookupError, AstropyWarning, fits.VerifyError) as error:
             reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
             raise BadFile(
                 f"not a readable FITS file: {reason}", where=str(path), remedy="copy or reduce it again"
