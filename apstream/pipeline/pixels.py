@@ -30,7 +30,7 @@ from apstream.tasks.external import enter
 from apstream.tasks.forced import forced_photometry
 from apstream.tasks.isr import isr
 from apstream.tasks.measure import measure
-from apstream.tasks.register import calibrate_to_reference
+from apstream.tasks.register import calibrate_to_reference, nominal_calexp
 from apstream.tasks.subtract import subtract
 from apstream.tasks.template import TemplateInput, make_template
 
@@ -103,7 +103,7 @@ def calibrate_raw(
             case CalExp():
                 return calibrate_to_reference(characterized, reference, config.register)
             case None:
-                return found_reference(characterized, raw)
+                return nominal_calexp(characterized, pixel_scale_arcsec=raw.detector.pixel_scale_arcsec)
 
 
 def subtract_pair(

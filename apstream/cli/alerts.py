@@ -1,0 +1,102 @@
+"""``apstream alerts``: look at alerts as a broker or a person would."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from apstream.errors import FileMissing
+
+app = typer.Typer(help="Look at alerts.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Look at alerts."""
+
+
+@app.command()
+def show(
+    source: Annotated[str, typer.Argument(help="An Avro file, a folder of them, or a topic")],
+    html: Annotated[Path | None, typer.Option(help="Also write a page with the cutout triplets")] = None,
+    bootstrap: Annotated[str, typer.Option(help="Brokers, for a topic")] = "localhost:9092",
+    limit: Annotated[int, typer.Option(help="Most alerts to show")] = 100,
+) -> None:
+    """Print a table of alerts, and with --html write a page with their cutouts."""
+    from apstream.service.alert_page import render_page
+
+    records = _read(source, bootstrap, limit)
+    _print_table(records)
+    if html:
+        html.write_text(render_page(records, title=f"Alerts of {source}"))
+        typer.echo(f"wrote {html}")
+
+
+def _read(source: str, bootstrap: str, limit: int) -> list[Mapping[str, Any]]:
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(path.rglob("*.avro"))
+        if not files:
+            raise FileMissing("no Avro files in the folder", where=source, remedy="name a folder of alerts")
+        return _from_files(files, limit)
+    if path.is_file():
+        return _from_files([path], limit)
+    if path.suffix or "/" in source:
+        raise FileMissing("no such file", where=source, remedy="name an Avro file, a folder or a topic")
+    return asyncio.run(_from_topic(source, bootstrap, limit))
+
+
+def _from_files(files: Iterable[Path], limit: int) -> list[Mapping[str, Any]]:
+    from apstream.alerts.codec import records_of_ocf
+    from apstream.errors import ApstreamError
+
+    records: list[Mapping[str, Any]] = []
+    for path in files:
+        try:
+            for record in records_of_ocf(path.read_bytes()):
+                records.append(record)
+                if len(records) == limit:
+                    return records
+        except ApstreamError as error:
+            raise error.at(str(path)) from error
+    return records
+
+
+async def _from_topic(topic: str, bootstrap: str, limit: int) -> list[Mapping[str, Any]]:
+    from apstream.alerts.codec import decode
+    from apstream.transports.kafka import read_topic
+    from apstream.transports.settings import KafkaSettings
+
+    messages = await read_topic(topic, KafkaSettings(bootstrap_servers=bootstrap), limit=limit)
+    return [decode(message.value) for message in messages]
+
+
+def _print_table(records: list[Mapping[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("diaSourceId", "object", "visit", "band", "ra", "dec", "psfFlux nJy", "S/N", "reliability", "flags")
+    for record in records:
+        source = record["diaSource"]
+        flags = [name for name, key in (("dipole", "isDipole"), ("negative", "isNegative")) if source.get(key)]
+        table.add_row(
+            str(source["diaSourceId"]),
+            str(source.get("diaObjectId") or ""),
+            str(source["visit"]),
+            str(source.get("band") or ""),
+            *(_number(source.get(key), places) for key, places in _COLUMNS),
+            " ".join(flags),
+        )
+    Console(soft_wrap=True).print(table)
+    typer.echo(f"{len(records)} alerts")
+
+
+_COLUMNS = (("ra", 6), ("dec", 6), ("psfFlux", 0), ("snr", 1), ("reliability", 2))
+
+
+def _number(value: float | None, places: int) -> str:
+    return "" if value is None else f"{value:.{places}f}"

@@ -1,0 +1,70 @@
+"""Reading what stands on a topic, as a tool does: from the beginning to the present end, no group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from apstream.errors import BrokerUnavailable, MissingInput
+from apstream.ports import Message
+from apstream.transports.kafka.client import connection_options, translate
+from apstream.transports.settings import KafkaSettings
+
+__all__ = ["read_topic"]
+
+_FETCH_BYTES = 10 << 20
+
+
+async def read_topic(topic: str, settings: KafkaSettings, *, limit: int | None = None) -> list[Message]:
+    """Return the messages that a topic holds now, partition by partition, at most `limit`.
+
+    Raises
+    ------
+    BrokerUnavailable
+        If the broker does not answer.
+    MissingInput
+        If there is no such topic.
+    """
+    consumer: Any = AIOKafkaConsumer(
+        **connection_options(settings), enable_auto_commit=False, max_partition_fetch_bytes=_FETCH_BYTES
+    )
+    try:
+        await consumer.start()
+        try:
+            return await _read(consumer, topic, limit)
+        finally:
+            await consumer.stop()
+    except (KafkaError, OSError) as error:
+        failure = translate(error, settings.bootstrap_servers)
+        raise BrokerUnavailable(failure.message, where=failure.where, remedy="check the address") from error
+
+
+async def _read(consumer: Any, topic: str, limit: int | None) -> list[Message]:
+    if topic not in await consumer.topics():
+        raise MissingInput("no such topic", where=topic, remedy="check the name, or --bootstrap")
+    partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
+    consumer.assign(partitions)
+    ends = await consumer.end_offsets(partitions)
+    await consumer.seek_to_beginning(*partitions)
+    found: list[Message] = []
+    for partition in partitions:
+        while await consumer.position(partition) < ends[partition] and len(found) != limit:
+            batch = await consumer.getmany(partition, timeout_ms=1000, max_records=500)
+            for record in batch.get(partition, ()):
+                found.append(_message(record))
+                if len(found) == limit:
+                    break
+    return found
+
+
+def _message(record: Any) -> Message:
+    return Message(
+        value=record.value or b"",
+        key=record.key,
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        headers=dict(record.headers),
+    )
