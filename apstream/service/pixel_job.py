@@ -17,9 +17,10 @@ from apstream.repo.formats.raw import read_raw
 from apstream.repo.repository import FileRepository
 from apstream.service.gather import gather_inputs
 from apstream.service.pixel_settings import PixelSettings
+from apstream.service.request import PixelRequest
 from apstream.service.save import save_result
 
-__all__ = ["Stopwatch", "process_raw"]
+__all__ = ["Stopwatch", "open_repository", "pixel_job", "process_raw"]
 
 
 class Stopwatch:
@@ -38,6 +39,12 @@ class Stopwatch:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
+def pixel_job(request: PixelRequest) -> PixelProducts:
+    """Do the work of one request; what a child process of the service calls."""
+    settings = PixelSettings.model_validate(request.settings)
+    return process_raw(request.path, request.event.detector, request.known, settings)
+
+
 def process_raw(
     path: Path | str, detector: int | None, known: KnownObjects, settings: PixelSettings
 ) -> PixelProducts:
@@ -52,18 +59,19 @@ def process_raw(
     where = settings.repository
     try:
         with watch("gather"):
-            repository = _open(where.root)
+            repository = open_repository(where.root)
             raw = read_raw(path, load_camera(repository.camera), detector=detector)
-            templates = _open(where.template_root or where.root)
+            templates = open_repository(where.template_root or where.root)
             inputs = gather_inputs(repository, raw, known, templates=templates, template_id=where.template_id)
         result: PixelResult = find_dia_sources(raw, inputs, settings.stages, watch)
         with watch("save"):
-            save_result(_open(where.output_root or where.root), result, frozenset(where.save))
+            save_result(open_repository(where.output_root or where.root), result, frozenset(where.save))
     except ApstreamError as error:
         raise error.at(str(path)) from error
     return replace(result.products, timings_s=watch.seconds)
 
 
 @lru_cache(maxsize=8)
-def _open(root: Path) -> FileRepository:
+def open_repository(root: Path) -> FileRepository:
+    """Open a repository once per process."""
     return FileRepository(root)
