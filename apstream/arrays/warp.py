@@ -89,7 +89,7 @@ def resample(
     status = _footprint_status(image, mask, variance, bits[0])
     out = (np.empty(shape, np.float32), np.zeros(shape, np.int32), np.empty(shape, np.float32))
     area = area_ratio(*grid)
-    _resample(image, mask, variance, status, *grid, area, table, CELL, *bits, *out)
+    _resample((image, mask, variance, status), (*grid, area), table, CELL, bits, out)
     return out
 
 
@@ -146,10 +146,11 @@ def _mask_union(mask: IntArray, y0: int, x0: int, wy: F32, wx: F32) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _partial_sum(  # noqa: PLR0913
-    image: F32, mask: IntArray, variance: F32, y0: int, x0: int, wy: F32, wx: F32, no_data: int
+def _partial_sum(
+    source: tuple[F32, IntArray, F32, Status], y0: int, x0: int, wy: F32, wx: F32, no_data: int
 ) -> tuple[float, float, float, int]:
     # over the good pixels under the taps: weighted values, weights, magnitude of weights lost, mask union
+    image, mask, variance, _ = source
     h, w = image.shape
     total, weight, lost, union = 0.0, 0.0, 0.0, 0
     for k in range(TAPS):
@@ -183,22 +184,17 @@ def _linear_variance(variance: F32, y: int, x: int, fy: float, fx: float) -> flo
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _resample(  # noqa: PLR0913
-    image: F32,
-    mask: IntArray,
-    variance: F32,
-    status: Status,
-    ys: F64,
-    xs: F64,
-    area: F64,
+def _resample(
+    source: tuple[F32, IntArray, F32, Status],
+    nodes: tuple[F64, F64, F64],
     table: F32,
     cell: int,
-    no_data: int,
-    partial: int,
-    out_image: F32,
-    out_mask: IntArray,
-    out_variance: F32,
+    bits: tuple[int, int],
+    out: tuple[F32, IntArray, F32],
 ) -> None:
+    image, mask, variance, status = source
+    ys, xs, area = nodes
+    out_image, out_mask, out_variance = out
     h, w = image.shape
     ny, nx = out_image.shape
     half, phases, one = np.float32(0.5), np.float32(PHASES), np.uintp(1)
@@ -218,9 +214,9 @@ def _resample(  # noqa: PLR0913
                 jy, jx = (int(sy), int(sx)) if inside else (0, 0)
                 iy, ix = np.uintp(jy), np.uintp(jx)  # unsigned indices need no test of their sign
                 if not inside or status[iy, ix] & _BAD:
-                    value, noise, bits = _border(image, mask, variance, sy, sx, table, no_data, partial)
+                    value, noise, union = _border(source, sy, sx, table, bits)
                     out_image[i, j], out_variance[i, j] = scale * value, scale * scale * noise
-                    out_mask[i, j] = bits
+                    out_mask[i, j] = union
                     continue
                 fy, fx = np.float32(sy - jy), np.float32(sx - jx)
                 py, px = np.uintp(int(fy * phases + half)), np.uintp(int(fx * phases + half))
@@ -249,17 +245,12 @@ def _ends(nodes: F64, gi: int, gj: int, ty: float) -> tuple[float, float]:
 
 
 @njit(cache=True, nogil=True)
-def _border(  # noqa: PLR0913
-    image: F32,
-    mask: IntArray,
-    variance: F32,
-    sy: float,
-    sx: float,
-    table: F32,
-    no_data: int,
-    partial: int,
+def _border(
+    source: tuple[F32, IntArray, F32, Status], sy: float, sx: float, table: F32, bits: tuple[int, int]
 ) -> tuple[float, float, int]:
-    # the same where pixels are missing under the taps
+    # one position where pixels are missing under the taps
+    image, mask, variance, _ = source
+    no_data, partial = bits
     h, w = image.shape
     if not (sy > -0.5 and sx > -0.5 and sy < h - 0.5 and sx < w - 0.5):
         return np.nan, np.nan, no_data  # NaN positions end here too
@@ -269,13 +260,11 @@ def _border(  # noqa: PLR0913
     fy, fx = np.float32(sy - iy), np.float32(sx - ix)
     wy = table[int(fy * np.float32(PHASES) + np.float32(0.5))]
     wx = table[int(fx * np.float32(PHASES) + np.float32(0.5))]
-    total, weight, lost, union = _partial_sum(
-        image, mask, variance, iy - CENTRE, ix - CENTRE, wy, wx, no_data
-    )
+    total, weight, lost, union = _partial_sum(source, iy - CENTRE, ix - CENTRE, wy, wx, no_data)
     if weight < _MIN_WEIGHT:
         return np.nan, np.nan, no_data
-    bits = union | (partial if lost > MASK_WEIGHT else 0)
-    return total / weight, _linear_variance(variance, iy, ix, fy, fx), bits
+    union |= partial if lost > MASK_WEIGHT else 0
+    return total / weight, _linear_variance(variance, iy, ix, fy, fx), union
 
 
 def resample_plain(

