@@ -28,9 +28,7 @@ class PackConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_id: int = Field(
-        SCHEMA_ID, gt=0, description="Number that the schema registry gave the alert schema."
-    )
+    schema_id: int = Field(SCHEMA_ID, gt=0, description="Number that the schema registry gave the alert schema.")
     max_history_rows: int = Field(
         1000,
         ge=0,

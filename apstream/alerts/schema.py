@@ -80,11 +80,7 @@ def released_schema(major: int, minor: int) -> dict[str, Any]:
 def _field(column: Column) -> dict[str, Any]:
     doc = f"{column.doc} [{column.unit}]" if column.unit else column.doc
     kind = "string" if column.kind == "U" else _TYPES[column.dtype]
-    return (
-        _nullable(column.name, kind, doc)
-        if column.nullable
-        else {"name": column.name, "type": kind, "doc": doc}
-    )
+    return _nullable(column.name, kind, doc) if column.nullable else {"name": column.name, "type": kind, "doc": doc}
 
 
 def _nullable(name: str, kind: Any, doc: str) -> dict[str, Any]:

@@ -46,9 +46,7 @@ def tangent_offsets(ra: FloatArray, dec: FloatArray, ra0: FloatArray, dec0: Floa
     return np.sum(step * east, axis=-1) * scale, np.sum(step * north, axis=-1) * scale
 
 
-def mean_position(
-    group: _Index, n: int, ra: FloatArray, dec: FloatArray, weight: FloatArray
-) -> tuple[F64, F64]:
+def mean_position(group: _Index, n: int, ra: FloatArray, dec: FloatArray, weight: FloatArray) -> tuple[F64, F64]:
     """Return the weighted mean (ra, dec) of each of `n` groups of positions; NaN for one without weight."""
     vectors = unit_vectors(ra, dec) * np.asarray(weight, float)[:, None]
     x, y, z = (np.bincount(group, vectors[:, k], n) for k in range(3))

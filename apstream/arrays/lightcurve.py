@@ -41,9 +41,7 @@ def weighted_mean(curve: _Index, n: int, flux: FloatArray, err: FloatArray) -> t
         return np.where(total > 0, value / total, np.nan), np.where(total > 0, 1 / np.sqrt(total), np.nan)
 
 
-def curve_statistics(
-    curve: _Index, n: int, time: FloatArray, flux: FloatArray, err: FloatArray
-) -> CurveStatistics:
+def curve_statistics(curve: _Index, n: int, time: FloatArray, flux: FloatArray, err: FloatArray) -> CurveStatistics:
     """Summarise `n` light curves.
 
     Parameters

@@ -115,9 +115,7 @@ _DIPOLE = (
     _C("dipoleFluxDiff", "f4", "nJy", "Difference of the absolute fluxes of the two lobes."),
     _C("dipoleFluxDiffErr", "f4", "nJy", "Error of dipoleFluxDiff."),
     _C("dipoleLength", "f4", "arcsec", "Distance between the lobes."),
-    _C(
-        "dipoleAngle", "f4", "deg", "Bearing from the negative to the positive lobe, from north through east."
-    ),
+    _C("dipoleAngle", "f4", "deg", "Bearing from the negative to the positive lobe, from north through east."),
     _C("dipoleChi2", "f4", "", "Chi-squared of the dipole fit."),
     _C("dipoleNdata", "i4", "", "Pixels used in the dipole fit; 0 where none was tried.", False),
 )

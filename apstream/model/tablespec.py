@@ -146,4 +146,6 @@ class TableSpec:
 
 def _filled(values: list[Any], column: Column) -> np.ndarray[Any, Any]:
     null = null_value(column.kind)
+    if column.kind == "f":  # numpy takes None for NaN
+        return np.array(values, column.dtype)
     return np.array([null if value is None else value for value in values], column.dtype)

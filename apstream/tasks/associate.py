@@ -19,17 +19,13 @@ class AssociateConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    gate_arcsec: float = Field(
-        1.0, gt=0, description="A source further away than this never joins an object."
-    )
+    gate_arcsec: float = Field(1.0, gt=0, description="A source further away than this never joins an object.")
     error_floor_arcsec: float = Field(
         0.05,
         gt=0,
         description="Added in quadrature to the position errors: astrometric scatter between visits.",
     )
-    fallback_error_arcsec: float = Field(
-        0.15, gt=0, description="Position error of a source or object that has none."
-    )
+    fallback_error_arcsec: float = Field(0.15, gt=0, description="Position error of a source or object that has none.")
     new_object_forbidden_flags: tuple[str, ...] = Field(
         (), description="Sources with any of these flags join objects but begin none."
     )

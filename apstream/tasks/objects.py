@@ -158,6 +158,4 @@ def _set_epochs(rows: Records, association: Association, before: Records, now_mj
     first[of] = np.fmin(first[of], old["firstDiaSourceMjdTai"])
     last[of] = np.fmax(last[of], old["lastDiaSourceMjdTai"])
     rows["firstDiaSourceMjdTai"], rows["lastDiaSourceMjdTai"] = first, last
-    rows["validityStartMjdTai"][of] = np.maximum(
-        now_mjd_tai, np.nextafter(old["validityStartMjdTai"], np.inf)
-    )
+    rows["validityStartMjdTai"][of] = np.maximum(now_mjd_tai, np.nextafter(old["validityStartMjdTai"], np.inf))

@@ -70,9 +70,7 @@ def test_unknown_compression_is_refused(alerts):
         codec.write_ocf(alerts, codec="snappy")
 
 
-@pytest.mark.parametrize(
-    "payload", [b"", b"\0\0\0\0", b"\1\0\0\0\x64abc", b"\0\0\0\0\x63abc", b"\0\0\0\0\x64abc"]
-)
+@pytest.mark.parametrize("payload", [b"", b"\0\0\0\0", b"\1\0\0\0\x64abc", b"\0\0\0\0\x63abc", b"\0\0\0\0\x64abc"])
 def test_what_is_no_alert_is_refused(payload):
     with pytest.raises(MalformedEvent):
         codec.decode(payload)

@@ -34,9 +34,7 @@ def test_the_local_wcs_finds_the_source():
     for k, triplet in enumerate(render(cutouts)):
         wcs = read(triplet.difference).wcs
         place = cutouts.x[k] - cutouts.corner_x[k], cutouts.y[k] - cutouts.corner_y[k]
-        np.testing.assert_allclose(
-            wcs.wcs_pix2world([place], 0)[0], [cutouts.ra[k], cutouts.dec[k]], atol=1e-9
-        )
+        np.testing.assert_allclose(wcs.wcs_pix2world([place], 0)[0], [cutouts.ra[k], cutouts.dec[k]], atol=1e-9)
         np.testing.assert_allclose(wcs.pixel_scale_matrix, cutouts.cd[k])
 
 
