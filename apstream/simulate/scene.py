@@ -16,7 +16,7 @@ from apstream.simulate.sky import magnitude_flux, positions_at
 __all__ = ["View", "paint_objects", "paint_sky"]
 
 #: Galaxy points lie closer than this, well below the sharpest seeing.
-_POINT_SPACING_ARCSEC = 0.3
+_POINT_SPACING_ARCSEC = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,12 @@ class View:
         ty, tx = self.plane.normalize(self.detector, y, x)
         return psf_parameters(self.conditions, self.optics.pixel_scale_arcsec, ty, tx)
 
-    def add_points(self, image: F32, ra: FloatArray, dec: FloatArray, flux_njy: FloatArray) -> None:
+    def add_points(
+        self, image: F32, ra: FloatArray, dec: FloatArray, flux_njy: FloatArray, threshold: float = 0.001
+    ) -> None:
         """Add point sources given on the sky, nJy, to an image in electrons."""
         y, x = self.wcs.sky_to_pixel(ra, dec)
-        add_points(image, y, x, self.conditions.electrons(flux_njy), self.psf(y, x))
+        add_points(image, y, x, self.conditions.electrons(flux_njy), self.psf(y, x), threshold=threshold)
 
 
 def paint_sky(view: View) -> F32:
@@ -65,7 +67,7 @@ def paint_objects(image: F32, view: View, objects: Records) -> None:
     ra, dec = positions_at(objects, view.conditions.mjd_mid_utc)
     flux = magnitude_flux(objects[f"mag_{view.conditions.band}"])
     star = objects["is_star"]
-    view.add_points(image, ra[star], dec[star], flux[star])
+    view.add_points(image, ra[star], dec[star], flux[star], threshold=0.02)
     _paint_galaxies(
         image, view, objects[~star], ra[~star], dec[~star], view.conditions.electrons(flux[~star])
     )
