@@ -130,9 +130,7 @@ class Camera(BaseModel):
                 amplifiers=amplifiers,
             )
         except ValueError as error:
-            raise BadHeader(
-                str(error), where=where, remedy="correct the sections in header or camera"
-            ) from None
+            raise BadHeader(str(error), where=where, remedy="correct the sections in header or camera") from None
 
     def exposure_info(self, header: Header, filename: str = "") -> ExposureInfo:
         """Read data id, filter, time and pointing; BadHeader names what is missing."""
@@ -218,9 +216,7 @@ class Camera(BaseModel):
             return angle_degrees(value, unit)
         except ValueError:
             assert spec is not None
-            raise BadHeader(
-                f"{spec.keyword[0]} = {value!r} is no angle", where=where, remedy="correct it"
-            ) from None
+            raise BadHeader(f"{spec.keyword[0]} = {value!r} is no angle", where=where, remedy="correct it") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,9 +262,7 @@ class _AmplifierBuilder:
         words = text(self.header, filled, what="amplifier section", where=self.where)
         if words == "full":
             if self.shape is None:
-                raise BadHeader(
-                    "no NAXIS1 and NAXIS2", where=self.where, remedy="give the image's own header"
-                )
+                raise BadHeader("no NAXIS1 and NAXIS2", where=self.where, remedy="give the image's own header")
             return Section(Box.from_shape(self.shape))
         try:
             return parse_section(words)

@@ -20,9 +20,7 @@ __all__ = ["camera_names", "load_camera"]
 def camera_names() -> tuple[str, ...]:
     """Return the names of the cameras that come with the package."""
     files = resources.files("apstream.cameras") / "data"
-    return tuple(
-        sorted(item.name.removesuffix(".yaml") for item in files.iterdir() if item.name.endswith(".yaml"))
-    )
+    return tuple(sorted(item.name.removesuffix(".yaml") for item in files.iterdir() if item.name.endswith(".yaml")))
 
 
 def load_camera(name_or_path: str | Path) -> Camera:
@@ -82,9 +80,7 @@ def _merge_parents(content: dict[str, Any], where: str) -> dict[str, Any]:
     words, parent_where = _read(str(parent))
     base = _parse(words, parent_where)
     if "extends" in base:
-        raise BadCamera(
-            f"extends {parent}, which itself extends another", where=where, remedy="extend one level"
-        )
+        raise BadCamera(f"extends {parent}, which itself extends another", where=where, remedy="extend one level")
     return _merge(base, content)
 
 

@@ -91,9 +91,7 @@ class DetectorsSpec(_Spec):
     number: int | FromHeader = Field(0, description="Detector number, constant or from the header.")
     names: dict[int, str] = Field(default_factory=dict, description="Number to name; empty means any number.")
     hdu: HduSpec = HduSpec()
-    raw_shape: tuple[int, int] | None = Field(
-        None, description="(rows, columns) of the raw array; None: any."
-    )
+    raw_shape: tuple[int, int] | None = Field(None, description="(rows, columns) of the raw array; None: any.")
 
     @model_validator(mode="after")
     def _range(self) -> DetectorsSpec:
@@ -106,9 +104,7 @@ class VisitSpec(_Spec):
     """Where the visit number comes from; the sources are tried in the order of these fields."""
 
     keyword: tuple[str, ...] = Field((), description="Integer header keywords.")
-    filename: str | None = Field(
-        None, description="Regular expression on the file name; group 1 is the number."
-    )
+    filename: str | None = Field(None, description="Regular expression on the file name; group 1 is the number.")
     time: bool = Field(False, description="Fall back on the time of observation, YYMMDDhhmmss.")
 
     @field_validator("keyword", mode="before")
@@ -147,9 +143,7 @@ class TimeSpec(_Spec):
     mjd: tuple[str, ...] = Field((), description="Modified Julian date keywords.")
     scale: Literal["utc", "tai"] | FromHeader = Field("utc", description="Time scale of the header.")
     refers_to: Literal["start", "mid", "end"] = Field("start", description="Moment of the exposure meant.")
-    tolerance_s: float | None = Field(
-        2.0, gt=0, description="Largest difference of date and mjd; None: no check."
-    )
+    tolerance_s: float | None = Field(2.0, gt=0, description="Largest difference of date and mjd; None: no check.")
 
     @field_validator("date", "mjd", mode="before")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from astropy.time import Time
 
@@ -11,6 +12,8 @@ from apstream.cameras.schema import TimeSpec
 from apstream.errors import BadHeader
 
 __all__ = ["mid_mjd_tai"]
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def mid_mjd_tai(header: Header, spec: TimeSpec, exposure_s: float, *, where: str = "") -> float:
@@ -23,19 +26,12 @@ def mid_mjd_tai(header: Header, spec: TimeSpec, exposure_s: float, *, where: str
     """
     scale = text(header, spec.scale, what="time scale", where=where).lower()
     if scale not in ("utc", "tai"):
-        raise BadHeader(
-            f"time scale {scale!r} is not UTC or TAI", where=where, remedy="set `scale` in the camera file"
-        )
+        raise BadHeader(f"time scale {scale!r} is not UTC or TAI", where=where, remedy="set `scale` in the camera file")
     date, mjd = _from_date(header, spec, scale, where), _from_mjd(header, spec, scale, where)
     if date is None and mjd is None:
         keys = " or ".join((*spec.date, *spec.mjd))
         raise BadHeader(f"no time of observation: {keys} missing", where=where, remedy="add the keyword")
-    if (
-        spec.tolerance_s
-        and date is not None
-        and mjd is not None
-        and abs(date - mjd) * 86400 > spec.tolerance_s
-    ):
+    if spec.tolerance_s and date is not None and mjd is not None and abs(date - mjd) * 86400 > spec.tolerance_s:
         raise BadHeader(
             f"{spec.date[0]} and {spec.mjd[0]} differ by {(date - mjd) * 86400:.1f} s",
             where=where,
@@ -52,16 +48,14 @@ def _from_date(header: Header, spec: TimeSpec, scale: str, where: str) -> float 
     if value is None:
         return None
     clock = str(header.get(spec.clock) or "").strip() if spec.clock else ""
-    if "T" not in value:
+    if _DAY.fullmatch(value):
         if not clock:
             return None  # a bare date says nothing about the time; the MJD has to
         value = f"{value}T{clock}"
     try:
         return float(Time(value.rstrip("Z"), format="isot", scale=scale).tai.mjd)
     except ValueError as error:
-        raise BadHeader(
-            f"{spec.date[0]} = {value!r} is no ISO date", where=where, remedy=str(error)
-        ) from None
+        raise BadHeader(f"{spec.date[0]} = {value!r} is no ISO date", where=where, remedy=str(error)) from None
 
 
 def _from_mjd(header: Header, spec: TimeSpec, scale: str, where: str) -> float | None:

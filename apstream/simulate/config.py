@@ -36,9 +36,7 @@ class SkyConfig(_Config):
     galaxy_mag_limits: tuple[float, float] = Field((17.0, 25.0), description="r magnitudes.")
     galaxy_count_slope: float = Field(0.36, description="d log10 N / d mag of the galaxies.")
     proper_motion_mas_yr: float = Field(6.0, ge=0, description="Scatter of proper motions per axis.")
-    transients_per_arcmin2: float = Field(
-        1.4, ge=0, description="Used where no number of transients is given."
-    )
+    transients_per_arcmin2: float = Field(1.4, ge=0, description="Used where no number of transients is given.")
     variables_per_arcmin2: float = Field(0.7, ge=0, description="Periodic variable stars.")
     asteroids_per_arcmin2: float = Field(0.2, ge=0, description="Asteroids per night.")
 
@@ -70,9 +68,7 @@ class ChipConfig(_Config):
     dark_e_s: float = Field(0.02, ge=0, description="Dark current, electrons per second and pixel.")
     vignetting: float = Field(0.08, ge=0, lt=0.9, description="Loss of light at the corner.")
     pixel_response: float = Field(0.007, ge=0, description="Scatter of the pixels' sensitivity.")
-    cosmic_rays_cm2_min: float = Field(
-        13.0, ge=0, description="Tracks per minute and square cm (15 um pixels)."
-    )
+    cosmic_rays_cm2_min: float = Field(13.0, ge=0, description="Tracks per minute and square cm (15 um pixels).")
     satellite_rate: float = Field(0.1, ge=0, le=1, description="Chance of a satellite trail per exposure.")
 
 

@@ -27,7 +27,7 @@ from apstream.simulate.truth import (
 )
 from apstream.simulate.write import write_fits, write_table, write_yaml
 
-__all__ = ["NightSummary", "Progress", "simulate_night"]
+__all__ = ["FIRST_SCIENCE_VISIT", "NightSummary", "Progress", "generator", "simulate_night"]
 
 #: Called with (files done, files in all, what was written).
 Progress = Callable[[int, int, str], None]
@@ -132,9 +132,7 @@ def _make_world(config: NightConfig) -> _World:
         mjds=science,
     )
     chips = tuple(
-        draw_chip(
-            generator(config.seed, _CHIP, d), config.chip, number=d, size=config.size, scale_arcsec=scale
-        )
+        draw_chip(generator(config.seed, _CHIP, d), config.chip, number=d, size=config.size, scale_arcsec=scale)
         for d in range(config.detectors)
     )
     return _World(config, plane, objects, changing, visits, chips)

@@ -12,7 +12,7 @@ from apstream.arrays.types import F32, F64, FloatArray
 from apstream.model.wcs import SkyWcs
 from apstream.simulate.config import BANDS, OpticsConfig
 
-__all__ = ["Conditions", "FocalPlane", "draw_conditions", "psf_parameters", "sky_level"]
+__all__ = ["Conditions", "FocalPlane", "draw_conditions", "header_wcs", "psf_parameters", "sky_level", "true_wcs"]
 
 #: Moffat index of the core is 3; FWHM = 2 alpha sqrt(2^(1/3) - 1).
 FWHM_PER_ALPHA = 2 * math.sqrt(2 ** (1 / 3) - 1)

@@ -37,9 +37,7 @@ class PairSummary:
     n_variables: int
 
 
-def simulate_pair(
-    out: Path, config: PairConfig, progress: Callable[[str], None] | None = None
-) -> PairSummary:
+def simulate_pair(out: Path, config: PairConfig, progress: Callable[[str], None] | None = None) -> PairSummary:
     """Write ``science.fits``, ``template.fits``, ``refcat.parquet`` and ``truth.parquet`` under `out`.
 
     Images are in ADU, sky included, float32, with true TAN-SIP WCS and GAIN, RDNOISE and SATURATE such that

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
 from apstream.arrays.types import F32, BoolArray
+from apstream.cameras.sections import format_section
 from apstream.model.detector import Amplifier, Detector
 from apstream.model.geometry import Box
 from apstream.simulate.config import ChipConfig
 
-__all__ = ["Chip", "bleed", "cosmic_rays", "draw_chip", "expose", "read_out", "satellite_trail"]
+__all__ = [
+    "Chip",
+    "add_photon_noise",
+    "amplifier_cards",
+    "bleed",
+    "cosmic_rays",
+    "draw_chip",
+    "expose",
+    "masters",
+    "read_out",
+    "satellite_trail",
+]
 
 _F32 = np.float32
 
@@ -30,9 +42,7 @@ class Chip:
     defects: BoolArray  # hot, dead and bad-column pixels
 
 
-def draw_chip(
-    rng: np.random.Generator, config: ChipConfig, *, number: int, size: int, scale_arcsec: float
-) -> Chip:
+def draw_chip(rng: np.random.Generator, config: ChipConfig, *, number: int, size: int, scale_arcsec: float) -> Chip:
     """Make a chip: amplifiers, bias structure, dark current, response and defects."""
     detector = _draw_detector(rng, config, number, size, scale_arcsec)
     defects, hot, response = _draw_defects(rng, size)
@@ -42,18 +52,14 @@ def draw_chip(
         detector=detector,
         config=config,
         bias=_draw_bias(rng, detector),
-        bias_levels=tuple(
-            float(v) for v in config.bias_adu * rng.uniform(0.9, 1.1, len(detector.amplifiers))
-        ),
+        bias_levels=tuple(float(v) for v in config.bias_adu * rng.uniform(0.9, 1.1, len(detector.amplifiers))),
         dark_rate=dark,
         flat=flat,
         defects=defects,
     )
 
 
-def _draw_detector(
-    rng: np.random.Generator, config: ChipConfig, number: int, size: int, scale: float
-) -> Detector:
+def _draw_detector(rng: np.random.Generator, config: ChipConfig, number: int, size: int, scale: float) -> Detector:
     """Lay amplifiers side by side; the left half's overscans stand left of the image, the others right."""
     count, strip = config.amplifiers, config.overscan_px
     edges = np.linspace(0, size, count + 1).astype(int)
@@ -127,9 +133,7 @@ def _draw_defects(rng: np.random.Generator, size: int) -> tuple[BoolArray, F32, 
     return defects, hot, response
 
 
-def expose(
-    rng: np.random.Generator, light: F32, chip: Chip, exposure_s: float, *, cosmic: bool = True
-) -> F32:
+def expose(rng: np.random.Generator, light: F32, chip: Chip, exposure_s: float, *, cosmic: bool = True) -> F32:
     """Turn expected electrons into collected charge: response, dark, photon noise, cosmic rays, bleeding.
 
     `light` is overwritten and returned.
@@ -213,14 +217,10 @@ def satellite_trail(rng: np.random.Generator, image: F32, fwhm_px: float) -> Non
     for x0 in range(0, nx, 256):  # slabs keep the temporary small
         x = np.arange(x0, min(nx, x0 + 256), dtype=_F32)[None, :]
         distance = (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)
-        image[:, x0 : x0 + 256] += (peak * np.exp(-0.5 * np.minimum((distance / sigma) ** 2, 60))).astype(
-            _F32
-        )
+        image[:, x0 : x0 + 256] += (peak * np.exp(-0.5 * np.minimum((distance / sigma) ** 2, 60))).astype(_F32)
 
 
-def read_out(
-    rng: np.random.Generator, charge: F32, chip: Chip
-) -> np.ndarray[tuple[int, int], np.dtype[np.uint16]]:
+def read_out(rng: np.random.Generator, charge: F32, chip: Chip) -> np.ndarray[tuple[int, int], np.dtype[np.uint16]]:
     """Turn electrons into the raw array: gain, bias, read noise, overscan, 16 bits."""
     ny = charge.shape[0]
     strips = [a.overscan for a in chip.detector.amplifiers if a.overscan]
@@ -263,16 +263,8 @@ def masters(rng: np.random.Generator, chip: Chip, frames: int = 25) -> tuple[F32
     return bias, dark.astype(_F32), np.asarray(flat / flat.mean(), _F32)
 
 
-def perfect(chip: Chip) -> Chip:
-    """Return the chip without defects, bias, dark current or uneven response: what an ideal ISR leaves."""
-    flat, zero = np.ones_like(chip.flat), np.zeros_like(chip.bias)
-    return replace(chip, bias=zero, dark_rate=zero, flat=flat, defects=np.zeros_like(chip.defects))
-
-
 def amplifier_cards(detector: Detector) -> dict[str, object]:
     """Return the header cards that describe the amplifiers, as the simcam description reads them."""
-    from apstream.cameras.sections import format_section
-
     cards: dict[str, object] = {"NAMPS": len(detector.amplifiers)}
     for i, amplifier in enumerate(detector.amplifiers, 1):
         cards[f"DATASEC{i}"] = format_section(amplifier.data)

@@ -83,9 +83,7 @@ def psf_stamp(alpha: float, g1: float, g2: float, dy: float, dx: float, half: in
     """Return the PSF on a (2 half + 1)^2 stamp, its centre off the middle pixel by (dy, dx)."""
     stamp = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
     one = np.ones(1)
-    add_points(
-        stamp, half + dy * one, half + dx * one, one, (alpha * one, g1 * one, g2 * one), threshold=1e-12
-    )
+    add_points(stamp, half + dy * one, half + dx * one, one, (alpha * one, g1 * one, g2 * one), threshold=1e-12)
     return stamp.astype(float)
 
 

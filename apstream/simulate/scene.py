@@ -68,9 +68,7 @@ def paint_objects(image: F32, view: View, objects: Records) -> None:
     flux = magnitude_flux(objects[f"mag_{view.conditions.band}"])
     star = objects["is_star"]
     view.add_points(image, ra[star], dec[star], flux[star], threshold=0.02)
-    _paint_galaxies(
-        image, view, objects[~star], ra[~star], dec[~star], view.conditions.electrons(flux[~star])
-    )
+    _paint_galaxies(image, view, objects[~star], ra[~star], dec[~star], view.conditions.electrons(flux[~star]))
 
 
 def _paint_galaxies(image: F32, view: View, rows: Records, ra: F64, dec: F64, electrons: F64) -> None:

@@ -75,9 +75,7 @@ def _power_law(rng: np.random.Generator, count: int, limits: tuple[float, float]
     return np.asarray(np.log10(rng.uniform(low, high, count)) / slope)
 
 
-def _scatter(
-    rng: np.random.Generator, count: int, config: SkyConfig, half: tuple[float, float]
-) -> tuple[F64, F64]:
+def _scatter(rng: np.random.Generator, count: int, config: SkyConfig, half: tuple[float, float]) -> tuple[F64, F64]:
     """Return positions evenly over the tangent plane, `half` its half sides (y, x) in arcsec."""
     plane = SkyWcs.tan(config.ra_deg, config.dec_deg, pixel_scale_arcsec=1.0, y=0.0, x=0.0)
     return plane.pixel_to_sky(rng.uniform(-half[0], half[0], count), rng.uniform(-half[1], half[1], count))
@@ -111,9 +109,7 @@ def _shape_galaxies(rng: np.random.Generator, rows: Records, config: SkyConfig) 
     count = len(rows)
     mag = _power_law(rng, count, config.galaxy_mag_limits, config.galaxy_count_slope)
     _set_magnitudes(rows, mag, rng.normal(0.7, 0.25, count))
-    rows["radius_arcsec"] = np.clip(
-        0.45 * 10 ** (-0.13 * (mag - 23.0)) * 10 ** rng.normal(0, 0.15, count), 0.12, 4.0
-    )
+    rows["radius_arcsec"] = np.clip(0.45 * 10 ** (-0.13 * (mag - 23.0)) * 10 ** rng.normal(0, 0.15, count), 0.12, 4.0)
     rows["sersic"] = np.where(rng.random(count) < 0.7, 1.0, 4.0)
     rows["axis_ratio"] = rng.uniform(0.3, 1.0, count)
     rows["angle_deg"] = rng.uniform(0, 180, count)
@@ -142,9 +138,7 @@ def draw_changing(
     parts = [
         _draw_transients(rng, config, objects, count, half_arcsec, mjds),
         draw_variables(rng, objects, round(config.variables_per_arcmin2 * area), mjds),
-        _draw_asteroids(
-            rng, config, round(config.asteroids_per_arcmin2 * area * len(nights)), half_arcsec, mjds
-        ),
+        _draw_asteroids(rng, config, round(config.asteroids_per_arcmin2 * area * len(nights)), half_arcsec, mjds),
     ]
     rows = np.concatenate(parts)
     rows["id"] = np.arange(len(rows)) + 1

@@ -86,9 +86,7 @@ def _signal_to_noise(view: View, rows: Records, variance: F32) -> tuple[F64, F64
     return expected, local
 
 
-def _information(
-    variance: F32, y: float, x: float, shape: tuple[float, float, float], half: int = 12
-) -> float:
+def _information(variance: F32, y: float, x: float, shape: tuple[float, float, float], half: int = 12) -> float:
     """Return sum(PSF^2 / variance) over the part of the stamp that lies on the image."""
     iy, ix = round(y), round(x)
     stamp = psf_stamp(*shape, y - iy, x - ix, half)

@@ -33,9 +33,7 @@ def write_fits(path: Path, array: np.ndarray[Any, Any], cards: Mapping[str, Any]
         path.parent.mkdir(parents=True, exist_ok=True)
         hdu.writeto(path, overwrite=True)
     except OSError as error:
-        raise StorageUnavailable(
-            f"cannot write: {error}", where=str(path), remedy="free or choose a disk"
-        ) from None
+        raise StorageUnavailable(f"cannot write: {error}", where=str(path), remedy="free or choose a disk") from None
 
 
 def write_table(
@@ -55,9 +53,7 @@ def write_table(
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, path, compression="zstd")
     except OSError as error:
-        raise StorageUnavailable(
-            f"cannot write: {error}", where=str(path), remedy="free or choose a disk"
-        ) from None
+        raise StorageUnavailable(f"cannot write: {error}", where=str(path), remedy="free or choose a disk") from None
 
 
 def write_yaml(path: Path, content: Mapping[str, Any], comment: str = "") -> None:
