@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.tasks.calibrate import CalibrateConfig
 from apstream.tasks.characterize import CharacterizeConfig
-from apstream.tasks.cutouts import CutoutConfig
+from apstream.tasks.cutouts import CutoutsConfig
 from apstream.tasks.detect import DetectConfig
 from apstream.tasks.external import ExternalConfig
 from apstream.tasks.forced import ForcedConfig
@@ -36,9 +36,9 @@ class PixelConfig(DifferenceConfig):
     isr: IsrConfig = Field(IsrConfig(), description="Instrument signature removal")
     characterize: CharacterizeConfig = Field(CharacterizeConfig(), description="Background, cosmic rays, PSF")
     calibrate: CalibrateConfig = Field(CalibrateConfig(), description="Astrometry and photometry on a catalogue")
-    register: RegisterConfig = Field(RegisterConfig(), description="Registration on a reference image")
+    registration: RegisterConfig = Field(RegisterConfig(), description="Registration on a reference image")
     forced: ForcedConfig = Field(ForcedConfig(), description="Forced photometry at known objects")
-    cutouts: CutoutConfig = Field(CutoutConfig(), description="Cutouts around sources")
+    cutouts: CutoutsConfig = Field(CutoutsConfig(), description="Cutouts around sources")
 
 
 class PairConfig(DifferenceConfig):
@@ -50,4 +50,4 @@ class PairConfig(DifferenceConfig):
         CharacterizeConfig(cosmic_rays=None), description="The same for the template"
     )
     calibrate: CalibrateConfig = Field(CalibrateConfig(), description="Astrometry and photometry on a catalogue")
-    register: RegisterConfig = Field(RegisterConfig(), description="Registration by star patterns")
+    registration: RegisterConfig = Field(RegisterConfig(), description="Registration by star patterns")

@@ -101,7 +101,7 @@ def calibrate_raw(
             case RefCat():
                 return calibrate(characterized, reference, config.calibrate)
             case CalExp():
-                return calibrate_to_reference(characterized, reference, config.register)
+                return calibrate_to_reference(characterized, reference, config.registration)
             case None:
                 return nominal_calexp(characterized, pixel_scale_arcsec=raw.detector.pixel_scale_arcsec)
 
