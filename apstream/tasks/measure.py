@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +17,8 @@ from apstream.model.ids import pack_source_ids
 from apstream.tasks.cutouts import local_cd
 from apstream.tasks.detect import Detections
 from apstream.tasks.flags import fill_pixel_flags
+from apstream.tasks.measure_models import DipoleRules, fill_dipoles, fill_trails
+from apstream.tasks.measure_quality import fill_bright_stars, fill_reliability
 from apstream.tasks.stamps import LEAST_COVERAGE, PointStamps, cut_points
 
 __all__ = ["MeasureConfig", "measure"]
@@ -35,6 +37,26 @@ class MeasureConfig(BaseModel):
     extended_ratio: float = Field(
         1.4, gt=1, description="Area over that of the PSF from which a source is extended."
     )
+    dipole_min_snr: float = Field(7.07, gt=0, description="Least significance of a dipole.")
+    dipole_max_flux_ratio: float = Field(
+        0.65, ge=0.5, lt=1, description="Largest part of a dipole's flux in one of its lobes."
+    )
+    dipole_max_separation_sigma: float = Field(
+        5.0, gt=0, description="Largest distance of the lobes, in Gaussian widths of the PSF."
+    )
+    trail_min_snr: float = Field(
+        7.0, gt=0, description="Least significance of a detection fitted as a trail."
+    )
+    max_trails: int = Field(40, ge=0, description="Trails fitted in one image, the most significant first.")
+    star_radius_fwhm: float = Field(
+        1.5,
+        ge=0,
+        le=10,
+        description="Reach of the wings of a star of S/N 100, in FWHM; see the residual flag.",
+    )
+    star_fraction: float = Field(
+        0.03, ge=0, lt=1, description="A residual has less than this part of its star's flux."
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +71,29 @@ class _Fitted:
     sign: F64
     half: int
     fwhm: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Direct:
+    """Point-source fluxes on the two images that were subtracted, both on the scale of the science image."""
+
+    science: CalExp | CharacterizedExposure
+    template: Template
+    difference: DifferenceImage
+    half: int
+
+    def on_science(self, y: F64, x: F64) -> tuple[PointStamps, Records]:
+        stamps = cut_points(self.science.image, self.science.psf, y, x, side=2 * self.half + 1)
+        return stamps, stamps.fluxes(y, x, half=self.half)
+
+    def on_template(self, y: F64, x: F64) -> tuple[F64, F64]:
+        stamps = cut_points(self.template.image, self.template.psf, y, x, side=2 * self.half + 1)
+        fits, scale = stamps.fluxes(y, x, half=self.half), _template_scale(self.difference, y, x)
+        return fits["flux"] * scale, fits["flux_err"] * scale
+
+    def __call__(self, y: F64, x: F64) -> tuple[F64, F64, F64, F64]:
+        fits = self.on_science(y, x)[1]
+        return fits["flux"], fits["flux_err"], *self.on_template(y, x)
 
 
 def measure(
@@ -82,11 +127,13 @@ def measure(
         return rows
     fitted = _fit(detections, config)
     _fill_points(rows, fitted, detections, config)
+    direct = _Direct(science, template, detections.difference, fitted.half)
+    fitted = _fill_dipoles(rows, fitted, detections, direct, config)
+    _fill_direct(rows, fitted, direct)
     _fill_aperture(rows, fitted, config)
     _fill_shapes(rows, fitted, detections.difference, config)
-    _fill_direct(rows, fitted, science, template, detections.difference)
     _fill_positions(rows, fitted, detections.difference)
-    fill_pixel_flags(rows, detections, template)
+    _fill_judgement(rows, fitted, detections, (science, template), config)
     return rows
 
 
@@ -139,6 +186,49 @@ def _fill_points(rows: Records, fitted: _Fitted, detections: Detections, config:
     rows["bboxSize"] = np.maximum(height, prints["x1"] - prints["x0"])
 
 
+def _fill_dipoles(
+    rows: Records, fitted: _Fitted, detections: Detections, direct: _Direct, config: MeasureConfig
+) -> _Fitted:
+    """Fit dipoles and move theirs to the middle between the lobes, where psfFlux is the net change."""
+    rules = DipoleRules(
+        min_snr=config.dipole_min_snr,
+        max_flux_ratio=config.dipole_max_flux_ratio,
+        max_separation=config.dipole_max_separation_sigma * fitted.fwhm / 2.3548,
+    )
+    index, centers = fill_dipoles(rows, fitted.stamps, detections, rules, direct, half=fitted.half)
+    if len(index) == 0:
+        return fitted
+    y, x, points = fitted.y.copy(), fitted.x.copy(), fitted.points.copy()
+    y[index], x[index] = centers[:, 0], centers[:, 1]
+    points["y_err"][index], points["x_err"][index], points["yx_cov"][index] = centers[:, 2], centers[:, 3], 0
+    net = fitted.stamps.fluxes(y, x, half=fitted.half)
+    for name in ("flux", "flux_err", "chi2", "log_like"):
+        points[name][index] = net[name][index]
+    rows["centroid_flag"][index] = False
+    rows["psfFlux"][index], rows["psfFluxErr"][index] = points["flux"][index], points["flux_err"][index]
+    rows["psfChi2"][index], rows["psfLnL"][index] = points["chi2"][index], points["log_like"][index]
+    cd = local_cd(detections.difference.wcs, y, x) * 3600
+    return replace(fitted, points=points, y=y, x=x, cd=cd)
+
+
+def _fill_judgement(
+    rows: Records,
+    fitted: _Fitted,
+    detections: Detections,
+    images: tuple[CalExp | CharacterizedExposure, Template],
+    config: MeasureConfig,
+) -> None:
+    fill_trails(
+        rows, detections, fwhm=fitted.fwhm, min_snr=config.trail_min_snr, max_trails=config.max_trails
+    )
+    fill_pixel_flags(rows, detections, images[1])
+    fill_bright_stars(
+        rows, images[0], fwhm=fitted.fwhm, half=fitted.half,
+        radius_fwhm=config.star_radius_fwhm, fraction=config.star_fraction,
+    )  # fmt: skip
+    fill_reliability(rows)
+
+
 def _fill_aperture(rows: Records, fitted: _Fitted, config: MeasureConfig) -> None:
     stamps, radius = fitted.stamps, config.aperture_radius_px
     flux, error, coverage = aperture_fluxes(
@@ -171,26 +261,13 @@ def _fill_shapes(rows: Records, fitted: _Fitted, difference: DifferenceImage, co
     rows["extendedness"] = np.where(rows["shape_flag"], np.nan, wide)
 
 
-def _fill_direct(
-    rows: Records,
-    fitted: _Fitted,
-    science: CalExp | CharacterizedExposure,
-    template: Template,
-    difference: DifferenceImage,
-) -> None:
-    y, x, half = fitted.y, fitted.x, fitted.half
-    on_science = cut_points(science.image, science.psf, y, x, side=2 * half + 1)
-    fits = on_science.fluxes(y, x, half=half)
+def _fill_direct(rows: Records, fitted: _Fitted, direct: _Direct) -> None:
+    stamps, fits = direct.on_science(fitted.y, fitted.x)
     rows["scienceFlux"], rows["scienceFluxErr"] = fits["flux"], fits["flux_err"]
-    rows["forced_PsfFlux_flag_edge"] = on_science.touches_edge(half)
+    rows["forced_PsfFlux_flag_edge"] = stamps.touches_edge(fitted.half)
     rows["forced_PsfFlux_flag_noGoodPixels"] = fits["coverage"] < LEAST_COVERAGE
     rows["forced_PsfFlux_flag"] = ~np.isfinite(fits["flux"])
-    on_template = cut_points(template.image, template.psf, y, x, side=2 * half + 1).fluxes(y, x, half=half)
-    scale = _template_scale(difference, y, x)
-    rows["templateFlux"], rows["templateFluxErr"] = (
-        on_template["flux"] * scale,
-        on_template["flux_err"] * scale,
-    )
+    rows["templateFlux"], rows["templateFluxErr"] = direct.on_template(fitted.y, fitted.x)
 
 
 def _template_scale(difference: DifferenceImage, y: F64, x: F64) -> F64:

@@ -153,3 +153,76 @@ def test_same_input_same_bytes(scene):
         return run(sky).tobytes()
 
     assert once() == once()
+
+
+def test_misregistered_stars_are_dipoles(scene):
+    sky = scene.empty(400, seed=8)
+    axis = np.arange(100, 400, 60.0)
+    y, x = (a.ravel() for a in np.meshgrid(axis, axis + 40))
+    sky.shifted_stars(y, x, np.full(len(y), 40_000.0), dy=0.25, dx=-0.15)
+    rows = run(sky)
+    found, index = matched(rows, y - 0.125, x + 0.075, radius=1.5)
+    assert found.mean() > 0.95
+    rows = rows[index[found]]
+    assert rows["isDipole"].mean() > 0.95
+    assert rows["dipoleFitAttempted"].all()
+    assert abs(np.median(rows["dipoleMeanFlux"]) - 40_000) < 4000
+    assert abs(np.median(rows["dipoleLength"]) - 0.26 * np.hypot(0.25, 0.15)) < 0.02
+    assert abs(np.median(rows["psfFlux"] / rows["psfFluxErr"])) < 3
+    assert np.median(rows["reliability"]) < 0.3
+    # From the template's place to the science image's: (dy, dx) = (0.25, -0.15), seen on the sky.
+    ra, dec = sky.wcs.pixel_to_sky(np.array([200.0, 200.25]), np.array([200.0, 199.85]))
+    bearing = np.rad2deg(np.arctan2((ra[1] - ra[0]) * np.cos(np.deg2rad(dec[0])), dec[1] - dec[0])) % 360
+    assert abs((np.median(rows["dipoleAngle"]) - bearing + 180) % 360 - 180) < 5
+
+
+def test_transients_are_not_dipoles_and_are_reliable(bright):
+    rows, *_ = bright
+    assert rows["isDipole"].mean() < 0.01
+    assert np.median(rows["reliability"]) > 0.85
+    assert np.all((rows["reliability"] >= 0) & (rows["reliability"] <= 1))
+    assert np.all(rows["reliabilityVersion"] == "rule-1")
+
+
+def test_variable_star_stays_a_point_source(scene):
+    # A star that brightened by a tenth: both direct fluxes are large, the difference is a point.
+    sky = scene.empty(seed=9)
+    sky.shifted_stars([150.2], [200.4], [60_000.0], dy=0.0, dx=0.0)
+    sky.transients([150.2], [200.4], [6_000.0])
+    row = run(sky)[0]
+    assert not row["isDipole"]
+    assert not row["isBrightStarResidual"]
+    assert row["reliability"] > 0.7
+    assert abs(row["templateFlux"] - 60_000) < 1000
+
+
+def test_trails_are_measured(scene):
+    sky = scene.empty(400, seed=10)
+    length, angle = 20.0, np.deg2rad(35.0)
+    steps = (np.arange(60) + 0.5) / 60 - 0.5
+    sky.transients(
+        250 + steps * length * np.sin(angle), 280 + steps * length * np.cos(angle), np.full(60, 6000 / 60)
+    )
+    sky.transients([120.0], [150.0], [5000.0])
+    rows = run(sky)
+    trail, point = rows[matched(rows, [250.0, 120.0], [280.0, 150.0], radius=12)[1]]
+    assert np.isnan(point["trailFlux"])
+    assert abs(trail["trailLength"] - 0.26 * length) < 4 * trail["trailLengthErr"]
+    assert abs(trail["trailFlux"] - 6000) < 4 * trail["trailFluxErr"]
+    ra, dec = sky.wcs.pixel_to_sky(
+        np.array([250.0, 250 + np.sin(angle)]), np.array([280.0, 280 + np.cos(angle)])
+    )
+    bearing = np.rad2deg(np.arctan2((ra[1] - ra[0]) * np.cos(np.deg2rad(dec[0])), dec[1] - dec[0])) % 180
+    assert abs((trail["trailAngle"] - bearing + 90) % 180 - 90) < 4 * trail["trailAngleErr"]
+    assert abs(trail["trailRa"] - ra[0]) * 3600 < 0.1
+    assert not trail["trail_flag_edge"]
+    assert trail["reliability"] > 0.6
+
+
+def test_wings_of_bright_stars_are_flagged(scene):
+    sky = scene.empty(400, seed=12)
+    sky.shifted_stars([150.0, 350.0], [200.0, 400.0], [400_000.0, 2_000.0], dy=0.0, dx=0.0)
+    sky.transients([153.0, 353.0, 250.0], [205.0, 405.0, 250.0], [1500.0, 1500.0, 1500.0])
+    rows = run(sky)
+    flags = rows["isBrightStarResidual"][matched(rows, [153.0, 353.0, 250.0], [205.0, 405.0, 250.0])[1]]
+    assert flags.tolist() == [True, False, False]
