@@ -64,6 +64,12 @@ def test_one_line_per_row() -> None:
     assert [row for row, _ in lines()] == wanted_rows()
 
 
+def test_no_two_rows_say_the_same() -> None:
+    said = [line.split("|")[2].strip() for _, line in lines()]
+    assert all(said)
+    assert not {text for text in said if said.count(text) > 1}
+
+
 def test_cited_tests_exist() -> None:
     cited = [(row, path, names) for row, line in lines() for path, names in cited_tests(line)]
     wrong = [(row, path, names) for row, path, names in cited if not test_exists(path, names, ROOT)]
