@@ -137,26 +137,31 @@ def _draw_transients(
     rng: np.random.Generator, config: PairConfig, view: View, objects: Records, light: F32, count: int
 ) -> Records:
     """Place `count` transients, half on galaxies, inside the edges and off saturated stars."""
+    hosts = objects[~objects["is_star"]]
+    hosts = hosts[_is_inside(config, *view.wcs.sky_to_pixel(hosts["ra"], hosts["dec"]))]
     rows = np.zeros(0, CHANGING_DTYPE)
     while len(rows) < count:
-        batch = np.zeros(2 * count, CHANGING_DTYPE)
+        batch = np.zeros(count, CHANGING_DTYPE)
         y, x = rng.uniform(_EDGE_PX, config.size - _EDGE_PX, (2, len(batch)))
         batch["ra"], batch["dec"] = view.wcs.pixel_to_sky(y, x)
         batch["kind"], batch["host"], batch["host_id"] = "transient", "none", -1
-        place_on_galaxies(rng, batch, objects, np.arange(0, len(batch), 2))
-        good = _is_clear(config, view, batch, light)
-        rows = np.concatenate([rows, batch[good]])
+        place_on_galaxies(rng, batch, hosts, np.arange(0, len(batch), 2))
+        rows = np.concatenate([rows, batch[_is_clear(config, view, batch, light)]])
     return rows[:count]
+
+
+def _is_inside(config: PairConfig, y: F64, x: F64) -> BoolArray:
+    last = config.size - 1 - _EDGE_PX
+    inside: BoolArray = (y > _EDGE_PX) & (y < last) & (x > _EDGE_PX) & (x < last)
+    return inside
 
 
 def _is_clear(config: PairConfig, view: View, rows: Records, light: F32) -> BoolArray:
     y, x = view.wcs.sky_to_pixel(rows["ra"], rows["dec"])
-    last = config.size - 1 - _EDGE_PX
-    inside = (y > _EDGE_PX) & (y < last) & (x > _EDGE_PX) & (x < last)
     iy, ix = (np.clip(np.rint(v), 3, config.size - 4).astype(int) for v in (y, x))
     limit = 0.5 * config.chip.full_well_e
     calm = [float(light[j - 3 : j + 4, i - 3 : i + 4].max()) < limit for j, i in zip(iy, ix, strict=True)]
-    clear: BoolArray = inside & np.array(calm, bool)
+    clear: BoolArray = _is_inside(config, y, x) & np.array(calm, bool)
     return clear
 
 

@@ -135,6 +135,9 @@ def draw_changing(
     area = 4 * half_arcsec[0] * half_arcsec[1] / 3600
     count = max(10, round(config.transients_per_arcmin2 * area)) if transients is None else transients
     nights = np.unique(np.floor(mjds))
+    north = (objects["dec"] - config.dec_deg) * 3600
+    east = ((objects["ra"] - config.ra_deg + 180) % 360 - 180) * 3600 * np.cos(np.deg2rad(config.dec_deg))
+    objects = objects[(np.abs(north) < half_arcsec[0]) & (np.abs(east) < half_arcsec[1])]
     parts = [
         _draw_transients(rng, config, objects, count, half_arcsec, mjds),
         draw_variables(rng, objects, round(config.variables_per_arcmin2 * area), mjds),
@@ -163,7 +166,7 @@ def _draw_transients(
     flare, faded = rows["kind"] == "flare", rows["kind"] == "faded"
     rows["mjd0"] = rng.uniform(first - 5, last + 5, count)
     rows["mjd0"][flare] = rng.choice(mjds, int(flare.sum())) - rng.uniform(0, 0.05, int(flare.sum()))
-    rows["mjd0"][faded] = first - rng.uniform(50, 60, int(faded.sum()))
+    rows["mjd0"][faded] = first - rng.uniform(62, 75, int(faded.sum()))
     rows["rise_d"] = np.where(flare, 0.005, rng.uniform(3, 8, count))
     rows["fade_d"] = np.where(flare, rng.uniform(0.05, 2.0, count), rng.uniform(15, 40, count))
     return rows

@@ -12,7 +12,7 @@ from astropy.wcs import WCS
 
 from apstream.cameras import load_camera
 from apstream.simulate.config import ChipConfig, NightConfig, SkyConfig
-from apstream.simulate.night import NightSummary, simulate_night
+from apstream.simulate.night import FIRST_SCIENCE_VISIT, NightSummary, simulate_night
 
 CONFIG = NightConfig(visits=2, template_visits=1, size=256, seed=11, transients=12)
 
@@ -31,14 +31,10 @@ def calibrated(out: Path, path: Path) -> np.ndarray:
     """Undo what the chip did, with the masters: electrons per unit response."""
     raw, header = fits.getdata(path).astype(float), fits.getheader(path)
     detector = load_camera("simcam").detector(header)
-    master = {
-        k: fits.getdata(out / "calib" / f"{k}_d00.fits").astype(float) for k in ("bias", "dark", "flat_r")
-    }
+    master = {k: fits.getdata(out / "calib" / f"{k}_d00.fits").astype(float) for k in ("bias", "dark", "flat_r")}
     image = np.zeros(detector.shape)
     for amplifier in detector.amplifiers:
-        over = raw[
-            amplifier.overscan.y0 : amplifier.overscan.y1, amplifier.overscan.x0 : amplifier.overscan.x1
-        ]
+        over = raw[amplifier.overscan.y0 : amplifier.overscan.y1, amplifier.overscan.x0 : amplifier.overscan.x1]
         data = raw[amplifier.data.y0 : amplifier.data.y1, amplifier.data.x0 : amplifier.data.x1]
         part = amplifier.target.slices(detector.box)
         adu = data - np.median(over) - master["bias"][part] - header["EXPTIME"] * master["dark"][part]
@@ -78,6 +74,45 @@ def test_the_header_wcs_is_wrong_by_arcseconds_only(night: NightSummary) -> None
         assert (ra, dec) == pytest.approx((row["ra"], row["dec"]), abs=1e-9)
         y, x = guess.sky_to_pixel(ra, dec)
         assert 0.5 < np.hypot(y - 127.5, x - 127.5) * 0.25 < 2.5
+
+
+def test_what_changes_is_where_and_as_bright_as_the_truth_says(night: NightSummary, tmp_path: Path) -> None:
+    still = SkyConfig(variables_per_arcmin2=0, asteroids_per_arcmin2=0)
+    simulate_night(tmp_path, CONFIG.model_copy(update={"transients": 0, "sky": still}))
+    table = pq.read_table(night.out / "truth/sources.parquet")
+    truth = {name: np.array(table[name]) for name in table.column_names}
+    zero_point = {
+        v["visit"]: v["zero_point_mag"] for v in pq.read_table(night.out / "truth/visits.parquet").to_pylist()
+    }
+    bad = fits.getdata(night.out / "calib/defects_d00.fits") > 0
+    checked = 0
+    for visit in night.science_visits:
+        name = f"raw/sim_v{visit:05d}_d00.fits"
+        change = calibrated(night.out, night.out / name) - calibrated(tmp_path, tmp_path / name)
+        here = np.flatnonzero(truth["visit"] == visit)
+        for i in here:
+            y, x, flux = truth["y"][i], truth["x"][i], truth["total_flux_njy"][i]
+            near = np.hypot(truth["y"][here] - y, truth["x"][here] - x) < 40
+            box = (slice(round(y) - 14, round(y) + 15), slice(round(x) - 14, round(x) + 15))
+            electrons = flux * 10 ** (0.4 * (zero_point[visit] - 31.4))
+            if near.sum() > 1 or min(y, x, 255 - y, 255 - x) < 15 or bad[box].any() or abs(electrons) < 1500:
+                continue
+            stamp = change[box]
+            dy, dx = np.mgrid[-14:15, -14:15] * np.abs(stamp) / np.abs(stamp).sum()
+            assert np.hypot(dy.sum() + round(y) - y, dx.sum() + round(x) - x) < 0.5
+            assert stamp.sum() == pytest.approx(0.985 * electrons, rel=0.04, abs=150)
+            checked += 1
+    assert checked >= 3
+
+
+def test_template_visits_hold_no_supernova(night: NightSummary) -> None:
+    table = pq.read_table(night.out / "truth/sources.parquet")
+    truth = {name: np.array(table[name]) for name in table.column_names}
+    template, burst = truth["visit"] < FIRST_SCIENCE_VISIT, np.isin(truth["kind"], ["supernova", "flare"])
+    assert np.all(truth["total_flux_njy"][template & burst] < 1)
+    science = ~template & burst
+    np.testing.assert_allclose(truth["flux_njy"][science], truth["total_flux_njy"][science], atol=1)
+    assert np.all(truth["flux_njy"][~template & (truth["kind"] == "faded")] < 0)
 
 
 def test_isolated_stars_have_their_flux(tmp_path: Path) -> None:
