@@ -159,23 +159,33 @@ class Camera(BaseModel):
             origin=filename,
         )
 
-    def initial_wcs(self, header: Header) -> SkyWcs | None:
-        """Return the header's WCS in pixels of the assembled detector, None where there is no usable one."""
+    def initial_wcs(self, header: Header, where: str = "") -> SkyWcs | None:
+        """Return the header's WCS in pixels of the assembled detector, None where there is none.
+
+        Raises
+        ------
+        BadHeader
+            If the cards contradict each other.
+        """
         if not self.wcs.usable or "CRPIX1" not in header:
             return None
-        cards = dict(header)
+        cards, trim_y, trim_x = _wcs_cards(header), 0, 0
         if self.wcs.frame == "raw":
-            first = self.detector(header).amplifiers[0]
-            cards["CRPIX1"] = float(cards["CRPIX1"]) - (first.data.x0 - first.target.x0)
-            cards["CRPIX2"] = float(cards["CRPIX2"]) - (first.data.y0 - first.target.y0)
-        return SkyWcs.from_header(_wcs_cards(cards))
+            first = self.detector(header, where).amplifiers[0]
+            trim_y, trim_x = first.data.y0 - first.target.y0, first.data.x0 - first.target.x0
+        try:
+            shifted = {"CRPIX1": float(cards["CRPIX1"]) - trim_x, "CRPIX2": float(cards["CRPIX2"]) - trim_y}
+            return SkyWcs.from_header(cards | shifted)
+        except (KeyError, ValueError, TypeError) as error:
+            remedy = "correct it, or set `wcs: {usable: false}` in the camera file"
+            raise BadHeader(f"the WCS cannot be used: {error}", where=where, remedy=remedy) from None
 
     def _detector_name(self, value: int) -> str:
         return self.detectors.names.get(value, str(value))
 
     def _pointing(self, header: Header, where: str) -> tuple[float, float]:
         """Return the detector's centre on the sky, or the header's pointing where there is no WCS."""
-        wcs = self.initial_wcs(header)
+        wcs = self.initial_wcs(header, where)
         if wcs is None:
             ra = self._angle(header, self.header.ra, self.header.ra_unit, where)
             return ra % 360, self._angle(header, self.header.dec, "degree", where)

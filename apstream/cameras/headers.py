@@ -8,6 +8,7 @@ from typing import Any
 
 from astropy import units
 from astropy.coordinates import Angle
+from astropy.io.fits.card import Undefined
 
 from apstream.cameras.schema import FromHeader
 from apstream.errors import BadHeader
@@ -22,7 +23,7 @@ def find(header: Header, spec: FromHeader) -> Any:
     """Return the first usable value of `spec`, its default, or None."""
     for key in spec.keyword:
         value = header.get(key)
-        if value is None or (isinstance(value, str) and not value.strip()):
+        if value is None or isinstance(value, Undefined) or (isinstance(value, str) and not value.strip()):
             continue
         if value in spec.sentinels or str(value).strip() in {str(s) for s in spec.sentinels}:
             continue

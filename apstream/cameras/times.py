@@ -14,6 +14,7 @@ from apstream.errors import BadHeader
 __all__ = ["mid_mjd_tai"]
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_ZONE = re.compile(r"(?<=\d)([+-])(\d\d):?(\d\d)$")
 
 
 def mid_mjd_tai(header: Header, spec: TimeSpec, exposure_s: float, *, where: str = "") -> float:
@@ -52,10 +53,20 @@ def _from_date(header: Header, spec: TimeSpec, scale: str, where: str) -> float 
         if not clock:
             return None  # a bare date says nothing about the time; the MJD has to
         value = f"{value}T{clock}"
+    zone = _ZONE.search(value)
+    if zone:  # civil time with its offset from UTC: strings such as 2017-12-19T18:33:43.317-0700
+        value, scale = value[: zone.start()], "utc"
     try:
-        return float(Time(value.rstrip("Z"), format="isot", scale=scale).tai.mjd)
+        return float(Time(value.rstrip("Z"), format="isot", scale=scale).tai.mjd) - _zone_days(zone)
     except ValueError as error:
         raise BadHeader(f"{spec.date[0]} = {value!r} is no ISO date", where=where, remedy=str(error)) from None
+
+
+def _zone_days(zone: re.Match[str] | None) -> float:
+    if zone is None:
+        return 0.0
+    minutes = int(zone[2]) * 60 + int(zone[3])
+    return (-minutes if zone[1] == "-" else minutes) / 1440
 
 
 def _from_mjd(header: Header, spec: TimeSpec, scale: str, where: str) -> float | None:

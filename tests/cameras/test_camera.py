@@ -116,6 +116,13 @@ class TestDecam:
         assert wcs is not None
         assert wcs.pixel_to_sky(200.0, 100.0) == pytest.approx((10.0, 1.0), abs=1e-12)
 
+    @pytest.mark.parametrize("change", [{"CD1_1": 0.0}, {"CRVAL1": math.nan}, {"CRPIX1": "middle"}, {"CRPIX2": None}])
+    def test_a_broken_wcs_is_no_crash(self, change: dict[str, Any]) -> None:
+        cards = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 1.0}
+        cards |= {"CRPIX1": 157.0, "CRPIX2": 251.0, "CD1_1": -7e-5, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 7e-5}
+        with pytest.raises(BadHeader, match=r"a\.fits.*WCS"):
+            self.camera.exposure_info(DECAM_S1 | cards | change, "a.fits")
+
     def test_a_detector_it_does_not_have(self) -> None:
         with pytest.raises(UnknownEvent, match="no detector 63"):
             self.camera.detector(DECAM_S1 | {"CCDNUM": 63})
@@ -221,6 +228,12 @@ class TestGeneric:
     def test_common_filter_names(self, name: str, band: str) -> None:
         info = self.camera.exposure_info({"EXPTIME": 1, "MJD-OBS": 59000.5, "FILTER": name}, "x.fits")
         assert (info.band, info.physical_filter) == (band, name)
+
+    def test_local_time_with_its_offset(self) -> None:
+        header = {"EXPTIME": 0, "DATE-OBS": "2017-12-19T18:33:43.317-0700", "FILTER": "r"}
+        info = self.camera.exposure_info(header, "x.fits")
+        utc = Time("2017-12-20T01:33:43.317", scale="utc")
+        assert info.mid_mjd_tai == pytest.approx(utc.tai.mjd, abs=1e-9)
 
     def test_huntsman(self, shared_data: Path) -> None:
         header = fits.getheader(shared_data / "huntsman" / "science_0.fits")
