@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from apstream.arrays.types import Records
 from apstream.model.ids import VisitDetector
 from apstream.model.products import Alert, CatalogProducts, History, KnownObjects, SkyCircle
 
@@ -172,8 +173,11 @@ class Repository(Protocol):
 class ApdbUnit(Protocol):
     """One unit of work under the lock on a sky region."""
 
-    async def history(self, *, now_mjd_tai: float) -> History:
-        """Return the latest objects in the region with their sources inside the history window."""
+    async def history(self, *, now_mjd_tai: float, near: Records | None = None) -> History:
+        """Return the latest objects in the region with their sources inside the history window.
+
+        With `near`, only objects that one of these sources could belong to.
+        """
         ...
 
     async def commit(self, products: CatalogProducts, entry: LedgerEntry, outbox: OutboxEntry) -> bool:

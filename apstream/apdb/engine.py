@@ -57,6 +57,7 @@ def make_engine(url: sa.URL, *, lock_timeout_s: float, pool_size: int = 5) -> As
             url,
             pool_size=pool_size,
             pool_pre_ping=True,
+            isolation_level="READ COMMITTED",  # what is read after the lock must be as new as the lock
             connect_args={"timeout": _CONNECT_TIMEOUT_S, "command_timeout": _COMMAND_TIMEOUT_S},
         )
     engine = create_async_engine(url, pool_size=pool_size, connect_args={"timeout": lock_timeout_s})
@@ -136,7 +137,8 @@ _RULES: tuple[tuple[str, type[ApstreamError], str, str], ...] = (
 
 def _translate(error: BaseException, where: str) -> ApstreamError:
     cause = getattr(error, "orig", None) or error
-    text = f"{type(error).__name__} {type(cause).__name__} {cause!r}"
+    root = cause.__cause__ or cause
+    text = f"{type(error).__name__} {type(root).__name__} {cause!r}"
     detail = str(cause).splitlines()[0][:200] if str(cause) else type(cause).__name__
     for pattern, kind, message, remedy in _RULES:
         if re.search(pattern, text, re.IGNORECASE):

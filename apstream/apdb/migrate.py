@@ -5,9 +5,6 @@ from __future__ import annotations
 from importlib import resources
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from apstream.apdb.engine import make_engine, parse_url, sqlite_path, translated
@@ -67,10 +64,15 @@ async def require_version(connection: AsyncConnection, where: str) -> None:
 
 
 def _version(connection: sa.Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
 
 
 def _upgrade(connection: sa.Connection) -> None:
+    from alembic import command  # only this needs it, and it is slow to import
+    from alembic.config import Config
+
     if connection.dialect.name == "postgresql":  # two creators at once: the second finds all done
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(20260001)"))
     found = _version(connection)
