@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from apstream.cameras import load_camera
 from apstream.errors import ApstreamError, BadFile, FileMissing
@@ -17,7 +18,8 @@ from apstream.repo.repository import FileRepository
 __all__ = ["IngestReport", "ingest_sources"]
 
 _FITS = re.compile(r"\.(fits?|fts)(\.(gz|fz|bz2))?$", re.IGNORECASE)
-_CALIB = re.compile(r"^(bias|dark|flat|defects)[-_.]?(?:([A-Za-z]\w*?)[-_.])?0*(\d+)?\.", re.IGNORECASE)
+_CALIBS = {"bias", "dark", "flat", "defects"}
+_NUMBER = re.compile(r"^d?(\d+)$")
 _TABLE = {".parquet", ".csv", ".pq"}
 
 
@@ -33,7 +35,7 @@ def ingest_sources(repository: FileRepository, sources: Sequence[Path], *, copy:
     """Take files and folders in; one bad file is reported and the others go on.
 
     Names decide: ``refcat*`` tables are reference catalogues, ``bias_0.fits``, ``dark_0.fits``,
-    ``flat_r_0.fits`` and ``defects_0.fits`` in a folder called ``calib`` are calibrations of that detector,
+    ``flat_r_0.fits`` and ``defects_0.fits`` (or ``bias_d00.fits``, ...) in a folder called ``calib`` are calibrations of that detector,
     every other FITS file is a raw frame, known by its header.
     """
     report = IngestReport()
@@ -77,14 +79,15 @@ def _ingest(repository: FileRepository, path: Path, copy: bool) -> str:
 
 
 def _ingest_calib(repository: FileRepository, path: Path, copy: bool) -> str:
-    found = _CALIB.match(path.name)
-    if not found:
+    kind, *words = re.split(r"[-_.]", path.name.split(".")[0].lower())
+    if kind not in _CALIBS:
         raise BadFile(
             "the name tells no calibration", where=str(path), remedy="call it bias_0.fits, flat_r_0.fits, ..."
         )
-    kind, band, detector = found[1].lower(), found[2], int(found[3] or 0)
+    numbers = [int(found[1]) for word in words if (found := _NUMBER.match(word))]
+    bands = [word for word in words if not _NUMBER.match(word)]
+    data_id: dict[str, Any] = {"detector": numbers[0] if numbers else 0}
     if kind == "flat":
-        repository.ingest(path, kind, copy=copy, detector=detector, band=band or "any")
-    else:
-        repository.ingest(path, kind, copy=copy, detector=detector)
+        data_id["band"] = bands[0] if bands else "any"
+    repository.ingest(path, kind, copy=copy, **data_id)
     return kind
