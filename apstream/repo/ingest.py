@@ -35,8 +35,8 @@ def ingest_sources(repository: FileRepository, sources: Sequence[Path], *, copy:
     """Take files and folders in; one bad file is reported and the others go on.
 
     Names decide: ``refcat*`` tables are reference catalogues, ``bias_0.fits``, ``dark_0.fits``,
-    ``flat_r_0.fits`` and ``defects_0.fits`` (or ``bias_d00.fits``, ...) in a folder called ``calib`` are calibrations of that detector,
-    every other FITS file is a raw frame, known by its header.
+    ``flat_r_0.fits`` and ``defects_0.fits`` (or ``bias_d00.fits``, ...) in a folder called ``calib`` are
+    calibrations of that detector, every other FITS file is a raw frame, known by its header.
     """
     report = IngestReport()
     for path in _files(sources, report):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +72,7 @@ async def run_demo(out: Path, config: NightConfig, tell: Tell) -> DemoReport:
     ingest_sources(repository, [out / "night"])
     jobs = select_raws(repository, [])
     _make_templates(repository, [job for job in jobs if job.id.visit < FIRST_SCIENCE_VISIT], tell)
-    url = f"sqlite:///{out.absolute() / 'apdb.sqlite'}"
+    url = f"sqlite:///{repository.root.parent / 'apdb.sqlite'}"
     await create_apdb(url)
     science = [job for job in jobs if job.id.visit >= FIRST_SCIENCE_VISIT]
     async with EmbeddedBroker(topics=[_EVENTS, _ALERTS, _DEAD]) as broker:
@@ -117,18 +117,20 @@ def _write_settings(out: Path, apdb: str, bootstrap: str) -> Path:
 
 async def _serve(out: Path, settings: Path, exposures: int, tell: Tell) -> list[dict[str, Any]]:
     """Run the daemon as a process of its own until all events are done; return its outcome records."""
-    import asyncio
-
     log = out / "daemon.log"
-    command = [sys.executable, "-m", "apstream", "serve", "-c", str(settings), "--idle-exit", str(_IDLE_S)]
+    command = ["-m", "apstream", "serve", "-c", str(settings), "--idle-exit", str(_IDLE_S)]
     with log.open("wb") as stream:
-        daemon = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+        daemon = await asyncio.create_subprocess_exec(
+            sys.executable, *command, stdout=stream, stderr=asyncio.subprocess.STDOUT
+        )
+        ended = asyncio.create_task(daemon.wait())
         try:
-            while daemon.poll() is None:
-                await asyncio.sleep(0.5)
+            while not ended.done():
+                await asyncio.wait({ended}, timeout=0.5)
                 tell("difference, associate, alert", len(_outcomes(log)), exposures)
         finally:
-            daemon.kill()
+            if not ended.done():
+                daemon.kill()
     if daemon.returncode != 0:
         raise FatalError(f"the daemon ended with {daemon.returncode}", where=str(log), remedy="read its log")
     return _outcomes(log)
