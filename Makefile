@@ -26,7 +26,8 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 demo: install
-	$(BIN)/apstream demo
+	@rm -rf demo-night
+	$(BIN)/apstream demo --out demo-night
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
@@ -41,5 +42,5 @@ bench: install
 	$(BIN)/python -m benchmarks.run
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo-night .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find apstream tests benchmarks services -name __pycache__ -type d -prune -exec rm -rf {} +
