@@ -60,6 +60,7 @@ class Lanes(Generic[Lane, Item]):
         self._turn: deque[Lane] = deque()
         self._changed = asyncio.Event()
         self._closed = False
+        self._finishing = False
 
     def put(self, lane: Lane, items: Iterable[Item]) -> None:
         """Append items to a lane."""
@@ -77,7 +78,7 @@ class Lanes(Generic[Lane, Item]):
         """Wait for the next item; None when the lanes are closed (and empty)."""
         while True:
             item = self._next()
-            if item is not None or self._closed:
+            if item is not None or self._closed or (self._finishing and not any(self._queues.values())):
                 return item
             self._changed.clear()
             await self._changed.wait()
@@ -104,8 +105,13 @@ class Lanes(Generic[Lane, Item]):
             queue.clear()
 
     def close(self) -> None:
-        """Let `take` return None once nothing waits."""
+        """Let `take` return None at once where nothing can be taken."""
         self._closed = True
+        self._changed.set()
+
+    def finish(self) -> None:
+        """Let `take` return None when the last item has been taken."""
+        self._finishing = True
         self._changed.set()
 
     def waiting(self, lane: Lane) -> int:

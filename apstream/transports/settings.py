@@ -97,6 +97,9 @@ class EmbeddedSettings(BaseModel):
         KafkaSettings(consumer=ConsumerSettings(session_timeout_s=6.0)),
         description="As for Kafka; bootstrap_servers is ignored.",
     )
+    address_file: Path | None = Field(
+        None, description="File that receives the broker's address, for senders."
+    )
 
 
 class FilesSettings(BaseModel):

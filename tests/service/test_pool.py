@@ -17,14 +17,8 @@ import pytest
 from apstream.errors import BadSettings, TooFewStars, UnfitImage, WorkerDied
 from apstream.service.pool import PoolSettings, WorkerPool
 
-HERE = Path(__file__).parent
-JOBS = "jobs"
-
-
-@pytest.fixture(autouse=True)
-def _jobs_importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.setenv("PYTHONPATH", f"{HERE}:{os.environ.get('PYTHONPATH', '')}")
+TESTS = Path(__file__).parents[1]
+JOBS = "helpers.pool_jobs"
 
 
 @contextlib.asynccontextmanager
@@ -50,7 +44,7 @@ async def test_results_and_typed_errors_come_back() -> None:
         assert len(await workers.run(f"{JOBS}:big", 5 << 20)) == 5 << 20
         with pytest.raises(TooFewStars, match=r"a\.fits: 3 stars"):
             await workers.run(f"{JOBS}:refuse", 1)
-        with pytest.raises(UnfitImage, match=r"unexpected ValueError: no such thing \[jobs\.py:"):
+        with pytest.raises(UnfitImage, match=r"unexpected ValueError: no such thing \[pool_jobs\.py:"):
             await workers.run(f"{JOBS}:stumble", 1)
         with pytest.raises(BadSettings, match="cannot be sent"):
             await workers.run(f"{JOBS}:unsendable", 1)
@@ -132,12 +126,14 @@ def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
         "async def main():\n"
         "    pool = WorkerPool(PoolSettings())\n"
         "    await pool.start()\n"
-        "    print(await pool.run('jobs:pid', 1), flush=True)\n"
-        "    await pool.run('jobs:hang', 1)\n"
+        "    print(await pool.run('helpers.pool_jobs:pid', 1), flush=True)\n"
+        "    await pool.run('helpers.pool_jobs:hang', 1)\n"
         "if __name__ == '__main__':\n"
         "    asyncio.run(main())\n"
     )
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
+    command = [sys.executable, str(script)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     parent.kill()
