@@ -108,9 +108,7 @@ async def run_batch(
         await apdb.close()
 
 
-async def _report(
-    apdb: Apdb, pending: set[VisitDetector], on_end: Callable[[LedgerEntry], None]
-) -> set[VisitDetector]:
+async def _report(apdb: Apdb, pending: set[VisitDetector], on_end: Callable[[LedgerEntry], None]) -> set[VisitDetector]:
     ended = set()
     for id in sorted(pending):
         if (entry := await apdb.ledger(id)) is not None:

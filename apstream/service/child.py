@@ -36,9 +36,7 @@ def resolve(path: str) -> Callable[..., Any]:
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise BadSettings(
-            f"cannot import {path!r}: {error}", remedy="write package.module:function"
-        ) from error
+        raise BadSettings(f"cannot import {path!r}: {error}", remedy="write package.module:function") from error
     if not callable(function):
         raise BadSettings(f"{path!r} is not a function")
     return function  # type: ignore[no-any-return]
@@ -70,9 +68,7 @@ def _attempt(path: str, request: Any) -> tuple[bool, Any]:
         sys.stderr.write(traceback.format_exc())
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{os.path.basename(last.filename)}:{last.lineno}"
-        return False, UnfitImage(
-            f"unexpected {type(error).__name__}: {error} [{place}]", remedy="please report this"
-        )
+        return False, UnfitImage(f"unexpected {type(error).__name__}: {error} [{place}]", remedy="please report this")
 
 
 def _answer(pipe: Connection, answer: tuple[bool, Any]) -> None:

@@ -163,9 +163,7 @@ async def _open_apdb(settings: DaemonSettings, lifecycle: Lifecycle) -> Apdb:
     apdb, pause = settings.apdb, settings.service.retry.first_s
     while True:
         try:
-            return await open_apdb(
-                apdb.url, history_days=apdb.history_days, lock_timeout_s=apdb.lock_timeout_s
-            )
+            return await open_apdb(apdb.url, history_days=apdb.history_days, lock_timeout_s=apdb.lock_timeout_s)
         except TransientFailure as error:
             if lifecycle.stopping:
                 raise
@@ -174,7 +172,5 @@ async def _open_apdb(settings: DaemonSettings, lifecycle: Lifecycle) -> Apdb:
             pause = min(2 * pause, settings.service.retry.longest_s)
 
 
-def _make_alerts(
-    config: CatalogsConfig, products: PixelProducts, history: History, now: float
-) -> CatalogProducts:
+def _make_alerts(config: CatalogsConfig, products: PixelProducts, history: History, now: float) -> CatalogProducts:
     return make_alerts(products, history, now, config)

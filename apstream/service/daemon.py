@@ -44,9 +44,7 @@ async def serve(settings: DaemonSettings, *, idle_exit_s: float | None = None) -
             server.start()
             stack.push_async_callback(server.close)
             _log.info("health.listening", port=server.port)
-        context = await _unless_stopped(
-            ProcessContext.from_settings(settings, telemetry, lifecycle), lifecycle
-        )
+        context = await _unless_stopped(ProcessContext.from_settings(settings, telemetry, lifecycle), lifecycle)
         if context is None:
             return
         stack.push_async_callback(context.aclose)

@@ -96,9 +96,7 @@ def _optional(repository: FileRepository, dataset_type: str, **data_id: object) 
     return value
 
 
-def _templates(
-    repository: FileRepository, raw: RawExposure, template_id: dict[str, int] | None
-) -> Sequence[CalExp]:
+def _templates(repository: FileRepository, raw: RawExposure, template_id: dict[str, int] | None) -> Sequence[CalExp]:
     region, kind = _region(raw), "calexp" if template_id else "deepCoadd"
     known = dict(template_id or {"band": raw.info.band})
     entries = repository.overlapping(kind, region, **known) if region else repository.find(kind, **known)

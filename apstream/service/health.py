@@ -149,9 +149,7 @@ class HealthServer:
     """
 
     def __init__(self, app: Starlette, settings: HealthSettings) -> None:
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
-        )
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         self._server = _QuietServer(config)
         self._socket = _listen(settings)
         self._task: asyncio.Task[None] | None = None
@@ -182,9 +180,7 @@ def _listen(settings: HealthSettings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), backlog=128)
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
-        raise BadSettings(
-            f"cannot listen: {error.strerror}", where=where, remedy="set health.port"
-        ) from error
+        raise BadSettings(f"cannot listen: {error.strerror}", where=where, remedy="set health.port") from error
 
 
 def _show_flight(flight: Flight) -> dict[str, Any]:

@@ -45,9 +45,7 @@ def pixel_job(request: PixelRequest) -> PixelProducts:
     return process_raw(request.path, request.event.detector, request.known, settings)
 
 
-def process_raw(
-    path: Path | str, detector: int | None, known: KnownObjects, settings: PixelSettings
-) -> PixelProducts:
+def process_raw(path: Path | str, detector: int | None, known: KnownObjects, settings: PixelSettings) -> PixelProducts:
     """Turn one raw file into DIA sources, store the images, and return the small things.
 
     Raises

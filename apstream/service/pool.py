@@ -299,9 +299,7 @@ class _Slot:
         assert self._process is not None
         self._process.join(1.0)
         code = self._process.exitcode
-        return (
-            f"the child was killed by signal {-code}" if code and code < 0 else f"the child ended with {code}"
-        )
+        return f"the child was killed by signal {-code}" if code and code < 0 else f"the child ended with {code}"
 
     def _died(self, reason: str) -> WorkerDied:
         self.kill()

@@ -59,9 +59,7 @@ class Relay:
         try:
             self._telemetry.relayed.inc(await self._worker.publish(entry))
         except TransientFailure as error:  # one bad file must not hold up the others
-            _log.error(
-                "relay.unsent", entry=str(entry.id), error_class=type(error).__name__, reason=str(error)
-            )
+            _log.error("relay.unsent", entry=str(entry.id), error_class=type(error).__name__, reason=str(error))
             return False
         _log.info("relay.sent", entry=str(entry.id), n_alerts=entry.n_alerts)
         return True

@@ -42,9 +42,7 @@ def resolve_uri(uri: str, roots: Sequence[Path]) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         raise ForbiddenUri(f"cannot be resolved: {error}", where=uri) from error
     if not any(real.is_relative_to(root.resolve()) for root in roots):
-        raise ForbiddenUri(
-            "outside the configured roots", where=uri, remedy="add its folder to service.roots"
-        )
+        raise ForbiddenUri("outside the configured roots", where=uri, remedy="add its folder to service.roots")
     return real
 
 

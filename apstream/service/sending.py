@@ -32,9 +32,7 @@ def events_of(
         else:
             paths = sorted(source.glob(pattern)) if source.is_dir() else [source]
             if not paths or not all(path.is_file() for path in paths):
-                raise FileMissing(
-                    "no exposure there", where=str(source), remedy="give raw files or their folder"
-                )
+                raise FileMissing("no exposure there", where=str(source), remedy="give raw files or their folder")
             uris = [str(path.absolute()) for path in paths]
             events += [ExposureEvent(uris=(uri,), instrument=instrument, detector=detector) for uri in uris]
     return events

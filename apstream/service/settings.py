@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.pipeline.catalogs import CatalogsConfig
+from apstream.service.pixel_settings import PixelSettings
 from apstream.settings import load_settings
 from apstream.transports.settings import EmbeddedSettings, TransportSettings
 
@@ -58,9 +59,7 @@ class RetrySettings(BaseModel):
     first_s: float = Field(1.0, gt=0, description="Pause before the second attempt; doubled each time.")
     longest_s: float = Field(60.0, gt=0, description="Longest pause.")
     limit: int | None = Field(None, ge=0, description="Retries of database, broker and disk; none: for ever.")
-    deaths: int = Field(
-        3, ge=1, description="Children that one event may kill before it is recorded as failed."
-    )
+    deaths: int = Field(3, ge=1, description="Children that one event may kill before it is recorded as failed.")
 
 
 class ServiceSettings(BaseModel):
@@ -73,17 +72,13 @@ class ServiceSettings(BaseModel):
     max_event_bytes: int = Field(1 << 16, ge=256, description="Largest event accepted.")
     alert_dir: Path = Field(Path("alerts"), description="Alert files; on storage that outlives the process.")
     in_flight: int = Field(0, ge=0, description="Events in work at once; 0: one more than workers.")
-    pixel_job: str = Field(
-        "apstream.service.pixel_job:pixel_job", description="MODULE:FUNCTION of the pixel work."
-    )
+    pixel_job: str = Field("apstream.service.pixel_job:pixel_job", description="MODULE:FUNCTION of the pixel work.")
     identify_job: str = Field(
         "apstream.service.identify:identify",
         description="MODULE:FUNCTION that reads a header; empty for none.",
     )
     warm_up: str = Field("", description="MODULE:FUNCTION that a new child calls first; empty for none.")
-    search_radius_deg: float = Field(
-        1.5, gt=0, description="Around the event's pointing, without a header's."
-    )
+    search_radius_deg: float = Field(1.5, gt=0, description="Around the event's pointing, without a header's.")
     relay_s: float = Field(15.0, gt=0, description="Interval at which alerts left unsent are sent again.")
     drain_s: float = Field(120.0, ge=0, description="Time that work may take to end after SIGTERM.")
     retry: RetrySettings = RetrySettings()
@@ -97,9 +92,7 @@ class HealthSettings(BaseModel):
     host: str = Field("0.0.0.0", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port; 0 takes a free one and logs it.")
     cache_s: float = Field(3.0, ge=0, description="How long the result of a readiness check is used.")
-    loop_lag_s: float = Field(
-        10.0, gt=0, description="Lag of the event loop that makes the process unfit to live."
-    )
+    loop_lag_s: float = Field(10.0, gt=0, description="Lag of the event loop that makes the process unfit to live.")
     check_timeout_s: float = Field(3.0, gt=0, description="Patience with one readiness check.")
 
 
@@ -110,7 +103,7 @@ class DaemonSettings(BaseModel):
 
     transport: TransportSettings = EmbeddedSettings()
     apdb: ApdbSettings = ApdbSettings()
-    pixels: dict[str, Any] = {}
+    pixels: PixelSettings = PixelSettings()
     catalogs: CatalogsConfig = CatalogsConfig()
     service: ServiceSettings = ServiceSettings()
     workers: WorkersSettings = WorkersSettings()

@@ -30,9 +30,7 @@ class Telemetry:
         self.registry = CollectorRegistry()
         self._add_event_metrics()
         self._add_state_metrics()
-        Gauge("apstream_build_info", "Version.", ["version"], registry=self.registry).labels(__version__).set(
-            1
-        )
+        Gauge("apstream_build_info", "Version.", ["version"], registry=self.registry).labels(__version__).set(1)
 
     def _add_event_metrics(self) -> None:
         registry = self.registry
@@ -63,9 +61,7 @@ class Telemetry:
         self._sources = Counter("apstream_diasources", "DIA sources stored.", registry=registry)
         self._alerts = Counter("apstream_alerts_published", "Alerts acknowledged.", registry=registry)
         self._retries = Counter("apstream_retries", "Attempts beyond the first.", registry=registry)
-        self._dead = Counter(
-            "apstream_dlq", "Events sent to the dead letters.", ["reason"], registry=registry
-        )
+        self._dead = Counter("apstream_dlq", "Events sent to the dead letters.", ["reason"], registry=registry)
         self.relayed = Counter("apstream_alerts_relayed", "Alerts sent by the relay.", registry=registry)
         self._restarts = Counter("apstream_worker_restarts", "Children lost.", ["reason"], registry=registry)
 
@@ -75,12 +71,8 @@ class Telemetry:
 
         self.in_flight = gauge("visits_inflight", "Events in work.")
         self.loop_lag = gauge("loop_lag_seconds", "Delay of the event loop.")
-        self.outbox_pending = gauge(
-            "outbox_pending", "Committed exposures whose alerts are not acknowledged."
-        )
-        self.outbox_oldest = gauge(
-            "outbox_oldest_seconds", "How long the oldest of them has been seen unsent."
-        )
+        self.outbox_pending = gauge("outbox_pending", "Committed exposures whose alerts are not acknowledged.")
+        self.outbox_oldest = gauge("outbox_oldest_seconds", "How long the oldest of them has been seen unsent.")
         self._lag = gauge("kafka_lag", "Events behind the end.", ["partition"])
         self._assigned = gauge("kafka_assigned_partitions", "Partitions of this process.")
         self._rebalances = gauge("kafka_rebalances_total", "Assignments received.")
@@ -153,9 +145,7 @@ def configure_logging(level: str = "info", form: str = "json") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    last: Any = (
-        structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer(colors=False)
-    )
+    last: Any = structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

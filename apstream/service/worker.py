@@ -175,9 +175,7 @@ class EventWorker:
         return self._timed(flight, flight.outcome("processed", n_alerts=entry.n_alerts), flight.products)
 
     def _parse(self, flight: Flight) -> ExposureEvent:
-        event = ExposureEvent.parse(
-            flight.message.value, max_bytes=self._settings.max_event_bytes, where=flight.origin
-        )
+        event = ExposureEvent.parse(flight.message.value, max_bytes=self._settings.max_event_bytes, where=flight.origin)
         accepted = self._settings.instruments
         if accepted and event.instrument and event.instrument not in accepted:
             raise UnknownEvent(f"instrument {event.instrument!r} is not served here", where=flight.origin)
@@ -188,9 +186,7 @@ class EventWorker:
     def _name(self, flight: Flight, id: VisitDetector | None) -> None:
         if id is not None:
             flight.id = id
-            structlog.contextvars.bind_contextvars(
-                instrument=id.instrument, visit=id.visit, detector=id.detector
-            )
+            structlog.contextvars.bind_contextvars(instrument=id.instrument, visit=id.visit, detector=id.detector)
 
     async def _if_ended(self, flight: Flight, id: VisitDetector) -> Outcome | None:
         """If the ledger has the row already: send what is unsent, and end."""
@@ -233,7 +229,7 @@ class EventWorker:
         tools, info = self._tools, products.info
         with flight.at("commit"):
             async with tools.apdb.unit(products.region) as unit:
-                history = await unit.history(now_mjd_tai=info.mid_mjd_tai)
+                history = await unit.history(now_mjd_tai=info.mid_mjd_tai, near=products.dia_sources)
                 catalogs = await asyncio.to_thread(tools.make_alerts, products, history, tools.clock())
                 tools.sink.check(catalogs.alerts)
                 outbox = await asyncio.to_thread(tools.files.write, info.id, catalogs.alerts)
