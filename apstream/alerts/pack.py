@@ -111,9 +111,10 @@ def _histories(
 
     Rows are encoded once and lie object by object, oldest first, so an array is one slice.
     """
-    rows = np.concatenate(tables)
-    rows = rows[np.isin(rows["diaObjectId"], ids)]
-    rows = rows[np.lexsort((rows[key], rows["midpointMjdTai"], rows["diaObjectId"]))]
+    rows = tables[0] if len(tables) == 1 else np.concatenate(tables)
+    mine = np.flatnonzero(np.isin(rows["diaObjectId"], ids))
+    order = np.lexsort([rows[name][mine] for name in (key, "midpointMjdTai", "diaObjectId")])
+    rows = rows[mine[order]]
     data, edges = encode_rows(rows, _nullable(table))
     first = dict(zip(ids.tolist(), np.searchsorted(rows["diaObjectId"], ids).tolist(), strict=True))
     last = dict(zip(ids.tolist(), np.searchsorted(rows["diaObjectId"], ids, "right").tolist(), strict=True))

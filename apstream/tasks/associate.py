@@ -19,7 +19,7 @@ class AssociateConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    gate_arcsec: float = Field(1.0, gt=0, description="A source further away than this never joins an object.")
+    gate_arcsec: float = Field(1.0, gt=0, le=10, description="A source further away than this never joins an object.")
     error_floor_arcsec: float = Field(
         0.05,
         gt=0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,12 @@ from apstream.model.products import Association, History
 __all__ = ["SummarizeConfig", "summarize"]
 
 _Index = NDArray[np.int64]
+_Columns = Mapping[str, NDArray[Any]]
+
+_POSITIONS = ("ra", "raErr", "dec", "decErr", "ra_dec_Cov")
+_VERSION = ("nDiaSources", "firstDiaSourceMjdTai", "lastDiaSourceMjdTai", "validityStartMjdTai")
+_FORCED = ("band", "psfFlux", "psfFluxErr")
+_FLUXES = (*_FORCED, "midpointMjdTai", "scienceFlux", "scienceFluxErr")
 
 
 class SummarizeConfig(BaseModel):
@@ -63,25 +69,28 @@ def summarize(
     ids = association.object_ids
     rows = DIA_OBJECT.empty(len(ids))
     rows["diaObjectId"] = ids
-    sources, at = _of_objects(ids, history.sources, association.sources)
+    names = (*_POSITIONS, *_FLUXES, *config.excluded_flags)
+    sources, at = _of_objects(ids, names, history.sources, association.sources)
     _set_position(rows, sources, at, config)
     _set_flux_statistics(rows, sources, at, config)
-    _set_forced_statistics(rows, *_of_objects(ids, history.forced, forced))
+    _set_forced_statistics(rows, *_of_objects(ids, _FORCED, history.forced, forced))
     _set_epochs(rows, association, history.objects, now_mjd_tai)
     return rows
 
 
-def _of_objects(ids: _Index, *tables: Records) -> tuple[Records, _Index]:
-    """Return the rows that belong to `ids`, with the index of the object of each."""
-    rows = np.concatenate(tables)
-    if len(ids) == 0:
-        return rows[:0], np.zeros(0, np.int64)
-    at = np.minimum(np.searchsorted(ids, rows["diaObjectId"]), len(ids) - 1)
-    mine = ids[at] == rows["diaObjectId"]
-    return rows[mine], at[mine]
+def _of_objects(ids: _Index, names: Iterable[str], *tables: Records) -> tuple[_Columns, _Index]:
+    """Return columns of the rows that belong to `ids`, with the index of the object of each.
+
+    Column by column: whole rows are wide, and copying them would take most of the time.
+    """
+    owner = np.concatenate([table["diaObjectId"] for table in tables])
+    at = np.minimum(np.searchsorted(ids, owner), max(len(ids) - 1, 0))
+    mine = np.isin(owner, ids)
+    columns = {name: np.concatenate([table[name] for table in tables])[mine] for name in names}
+    return columns, at[mine]
 
 
-def _set_position(rows: Records, sources: Records, at: _Index, config: SummarizeConfig) -> None:
+def _set_position(rows: Records, sources: _Columns, at: _Index, config: SummarizeConfig) -> None:
     n = len(rows)
     ra_err, dec_err = (_error(sources[name], config) for name in ("raErr", "decErr"))
     weight = 2 / (ra_err**2 + dec_err**2)
@@ -93,21 +102,23 @@ def _set_position(rows: Records, sources: Records, at: _Index, config: Summarize
         rows["ra_dec_Cov"] = np.bincount(at, weight**2 * sources["ra_dec_Cov"], n) / total**2
 
 
-def _error(err: Records, config: SummarizeConfig) -> F64:
+def _error(err: NDArray[Any], config: SummarizeConfig) -> F64:
     degrees = np.asarray(err, float)
     known = np.where(degrees > 0, degrees, config.fallback_error_arcsec / 3600)
     return np.asarray(np.hypot(known, config.error_floor_arcsec / 3600))
 
 
-def _set_flux_statistics(rows: Records, sources: Records, at: _Index, config: SummarizeConfig) -> None:
-    good = np.ones(len(sources), bool)
+def _set_flux_statistics(rows: Records, sources: _Columns, at: _Index, config: SummarizeConfig) -> None:
+    good = np.ones(len(at), bool)
     for flag in config.excluded_flags:
         good &= ~sources[flag]
-    sources, at = sources[good], at[good]
-    curve, banded = _curves(sources, at)
-    sources, n = sources[banded], len(rows) * len(BANDS)
-    stats = curve_statistics(curve, n, sources["midpointMjdTai"], sources["psfFlux"], sources["psfFluxErr"])
-    science = weighted_mean(curve, n, sources["scienceFlux"], sources["scienceFluxErr"])
+    curve, use = _curves(sources["band"], at, good)
+    time, flux, err, *science_flux = (
+        sources[name][use] for name in ("midpointMjdTai", "psfFlux", "psfFluxErr", "scienceFlux", "scienceFluxErr")
+    )
+    n = len(rows) * len(BANDS)
+    stats = curve_statistics(curve, n, time, flux, err)
+    science = weighted_mean(curve, n, *science_flux)
     values = {
         "psfFluxMean": stats.mean,
         "psfFluxMeanErr": stats.mean_err,
@@ -123,20 +134,19 @@ def _set_flux_statistics(rows: Records, sources: Records, at: _Index, config: Su
     _spread(rows, values)
 
 
-def _set_forced_statistics(rows: Records, forced: Records, at: _Index) -> None:
-    curve, banded = _curves(forced, at)
-    n = len(rows) * len(BANDS)
-    mean, err = weighted_mean(curve, n, forced["psfFlux"][banded], forced["psfFluxErr"][banded])
+def _set_forced_statistics(rows: Records, forced: _Columns, at: _Index) -> None:
+    curve, use = _curves(forced["band"], at, np.ones(len(at), bool))
+    mean, err = weighted_mean(curve, len(rows) * len(BANDS), forced["psfFlux"][use], forced["psfFluxErr"][use])
     _spread(rows, {"fpFluxMean": mean, "fpFluxMeanErr": err})
 
 
-def _curves(rows: Records, at: _Index) -> tuple[_Index, BoolArray]:
+def _curves(bands: NDArray[np.str_], at: _Index, good: BoolArray) -> tuple[_Index, BoolArray]:
     """Number the light curves object by object and band by band; rows in no known band are left out."""
-    band = np.full(len(rows), -1, np.int64)
-    for number, name in enumerate(BANDS):
-        band[rows["band"] == name] = number
-    known = band >= 0
-    return (at * len(BANDS) + band)[known], known
+    number = np.full(len(bands), -1, np.int64)
+    for k, band in enumerate(BANDS):
+        number[bands == band] = k
+    use = good & (number >= 0)
+    return (at * len(BANDS) + number)[use], use
 
 
 def _spread(rows: Records, values: Mapping[str, NDArray[Any]]) -> None:
@@ -147,13 +157,14 @@ def _spread(rows: Records, values: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _set_epochs(rows: Records, association: Association, before: Records, now_mjd_tai: float) -> None:
-    new, at = _of_objects(association.object_ids, association.sources)
+    ids = association.object_ids
+    new, at = _of_objects(ids, ("midpointMjdTai",), association.sources)
     first, last = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
     np.fmin.at(first, at, new["midpointMjdTai"])
     np.fmax.at(last, at, new["midpointMjdTai"])
     rows["nDiaSources"] = np.bincount(at, minlength=len(rows))
     rows["validityStartMjdTai"] = now_mjd_tai
-    old, of = _of_objects(association.object_ids, before)
+    old, of = _of_objects(ids, _VERSION, before)
     rows["nDiaSources"][of] += old["nDiaSources"]
     first[of] = np.fmin(first[of], old["firstDiaSourceMjdTai"])
     last[of] = np.fmax(last[of], old["lastDiaSourceMjdTai"])

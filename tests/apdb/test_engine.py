@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from helpers.catalog_samples import make_info, make_sources
+from sqlalchemy import event
 
 from apstream.apdb import create_apdb, open_apdb
 from apstream.apdb.engine import parse_url
@@ -185,3 +186,35 @@ def test_readers_see_what_is_committed_while_a_unit_is_open(tmp_path):
 
     assert len(asyncio.run(main()).ids) == 5
     assert sqlite3.connect(tmp_path / "a.db").execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+async def test_every_query_of_a_unit_goes_through_an_index(tmp_path):
+    """So the cost of a visit does not grow with the survey."""
+    url = f"sqlite:///{tmp_path}/a.db"
+    await create_apdb(url)
+    apdb = await open_apdb(url)
+    await commit(apdb, 1, 50)
+    seen = []
+
+    def remember(connection, cursor, statement, parameters, context, many):
+        if statement.startswith(("SELECT", "UPDATE")):
+            seen.append((statement, parameters[0] if many else parameters))
+
+    event.listen(apdb._engine.sync_engine, "before_cursor_execute", remember)
+    await apdb.known_objects(REGION)
+    await apdb.unsent()
+    async with apdb.unit(REGION) as unit:
+        history = await unit.history(now_mjd_tai=60000.0)
+        products, entry, outbox = products_of(2, 50)
+        products.sources["diaObjectId"] = history.objects["diaObjectId"]
+        products.objects["diaObjectId"] = history.objects["diaObjectId"]
+        products.objects["validityStartMjdTai"] = 60001.0
+        await unit.commit(products, entry, outbox)
+    event.remove(apdb._engine.sync_engine, "before_cursor_execute", remember)
+    assert len(seen) >= 5
+    async with apdb._engine.connect() as connection:
+        for statement, parameters in seen:
+            plan = await connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters)
+            details = [row[3] for row in plan]
+            assert not [d for d in details if d.startswith("SCAN ") and "USING INDEX" not in d and "json_each" not in d]
+    await apdb.close()
