@@ -85,9 +85,7 @@ def refine(
         i, j = _drop_magnitude_outliers(i, j, magnitude)
         use = np.ones(len(i), bool)
         for _ in range(5):
-            allowed = max(
-                (d for d in range(1, min(degree, 1 + step) + 1) if use.sum() >= 3 * n_terms(d)), default=1
-            )
+            allowed = max((d for d in range(1, min(degree, 1 + step) + 1) if use.sum() >= 3 * n_terms(d)), default=1)
             if use.sum() < n_terms(allowed):
                 return StarMatch(i[use], j[use], current, np.inf)
             current = fit_poly_map(_take(first, i[use]), _take(second, j[use]), allowed)

@@ -129,9 +129,7 @@ def _hypotheses(a: tuple[F64, F64], b: tuple[F64, F64], limits: PatternLimits) -
 def _agreeing(first: _Triangles, second: _Triangles, limits: PatternLimits) -> tuple[IntArray, IntArray]:
     # scaled so that a distance of one is the tolerance in every coordinate
     longest = np.exp(np.median(first.shape[:, 2]))
-    unit = np.array(
-        [2 * limits.tolerance / longest] * 2 + [max(limits.max_scale, 2 * limits.tolerance / longest)]
-    )
+    unit = np.array([2 * limits.tolerance / longest] * 2 + [max(limits.max_scale, 2 * limits.tolerance / longest)])
     distance, j = cKDTree(second.shape / unit).query(first.shape / unit, k=12, distance_upper_bound=1.5)
     i, rank = np.nonzero(np.isfinite(distance))
     j = j[i, rank]

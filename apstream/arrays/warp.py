@@ -7,6 +7,7 @@ weights come from a table (`arrays.lanczos`). `resample` is fast; `resample_plai
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from apstream.arrays.lanczos import CENTRE, PHASES, TAPS
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray, IntArray
 
-__all__ = ["CELL", "MASK_WEIGHT", "PixelMap", "area_ratio", "map_grid", "resample", "resample_plain"]
+__all__ = ["CELL", "MASK_WEIGHT", "MapGrid", "PixelMap", "map_grid", "resample", "resample_plain"]
 
 #: A map of pixel positions: (y, x) on the target grid to (y, x) on the source grid, arrays to arrays.
 PixelMap = Callable[[FloatArray, FloatArray], tuple[F64, F64]]
@@ -29,33 +30,49 @@ _MASKED, _BAD = 1, 2
 Status = NDArray[np.uint8]
 
 
-def map_grid(
-    pixel_map: PixelMap, shape: tuple[int, int], origin: tuple[int, int], *, cell: int = CELL
-) -> tuple[F64, F64]:
-    """Evaluate `pixel_map` on nodes every `cell` pixels over a target of `shape` at `origin`.
+@dataclass(frozen=True, slots=True, eq=False)
+class MapGrid:
+    """Source positions and area ratios on nodes every `CELL` pixels of the target.
 
-    Returns
-    -------
-    (y, x) : ndarrays, shape (ceil(ny / cell) + 1, ceil(nx / cell) + 1)
-        Source positions; NaN where the map has no answer.
+    Nodes lie at absolute multiples of `CELL`, so the result does not depend on how the target is divided.
+
+    Parameters
+    ----------
+    y, x, area : ndarray, shape (n, m)
+        Position of a node on the source, relative to its first pixel, and the area of a target pixel
+        there in source pixels; NaN where the map has no answer.
+    offset
+        (y, x) of the first target pixel from the first node.
     """
-    ny, nx = (-(-n // cell) + 1 for n in shape)
-    y, x = np.meshgrid(origin[0] + cell * np.arange(ny), origin[1] + cell * np.arange(nx), indexing="ij")
-    sy, sx = pixel_map(y.ravel().astype(float), x.ravel().astype(float))
-    return np.asarray(sy, float).reshape(y.shape), np.asarray(sx, float).reshape(y.shape)
+
+    y: F64
+    x: F64
+    area: F64
+    offset: tuple[int, int]
 
 
-def area_ratio(ys: F64, xs: F64, *, cell: int = CELL) -> F64:
-    """Return the area of a target pixel in source pixels at every node of a position grid."""
-    (yy, yx), (xy, xx) = np.gradient(ys, cell), np.gradient(xs, cell)
-    return np.asarray(np.abs(yy * xx - yx * xy))
+def map_grid(
+    pixel_map: PixelMap, shape: tuple[int, int], origin: tuple[int, int], source: tuple[int, int] = (0, 0)
+) -> MapGrid:
+    """Evaluate `pixel_map` over a target of `shape` at `origin`; the first source pixel is `source`."""
+    first = [o // CELL - 1 for o in origin]  # one node more on every side, for the derivatives
+    last = [-(-(o + n) // CELL) + 2 for o, n in zip(origin, shape, strict=True)]
+    nodes = (CELL * np.arange(f, e + 1, dtype=float) for f, e in zip(first, last, strict=True))
+    y, x = np.meshgrid(*nodes, indexing="ij")
+    sy, sx = pixel_map(y.ravel(), x.ravel())
+    ys, xs = np.asarray(sy, float).reshape(y.shape), np.asarray(sx, float).reshape(y.shape)
+    (yy, yx), (xy, xx) = np.gradient(ys, CELL), np.gradient(xs, CELL)
+    area = np.abs(yy * xx - yx * xy)
+    offset = (origin[0] - CELL * (first[0] + 1), origin[1] - CELL * (first[1] + 1))
+    inner = np.s_[1:-1, 1:-1]
+    return MapGrid(ys[inner] - source[0], xs[inner] - source[1], area[inner], offset)
 
 
 def resample(
     image: F32,
     mask: IntArray,
     variance: F32,
-    grid: tuple[F64, F64],
+    grid: MapGrid,
     *,
     shape: tuple[int, int],
     table: F32,
@@ -68,7 +85,7 @@ def resample(
     image, mask, variance : ndarrays, shape (h, w)
         Source planes. Pixels that are not finite or have the NO_DATA bit are left out of every sum.
     grid
-        Positions from `map_grid`, relative to the first source pixel.
+        From `map_grid`, made with the position of the first source pixel.
     shape
         Of the target.
     table
@@ -88,8 +105,7 @@ def resample(
     mask = np.ascontiguousarray(mask, np.int32)
     status = _footprint_status(image, mask, variance, bits[0])
     out = (np.empty(shape, np.float32), np.zeros(shape, np.int32), np.empty(shape, np.float32))
-    area = area_ratio(*grid)
-    _resample((image, mask, variance, status), (*grid, area), table, CELL, bits, out)
+    _resample((image, mask, variance, status), (grid.y, grid.x, grid.area), table, grid.offset, bits, out)
     return out
 
 
@@ -113,9 +129,7 @@ def _pixel_status(image: F32, mask: IntArray, variance: F32, no_data: int, out: 
     h, w = image.shape
     for y in range(h):
         for x in range(w):
-            difference = (
-                image[y, x] - image[y, x] + (variance[y, x] - variance[y, x])
-            )  # NaN unless both finite
+            difference = image[y, x] - image[y, x] + (variance[y, x] - variance[y, x])  # NaN unless both finite
             bad = (difference != 0) | ((mask[y, x] & no_data) != 0)
             out[y, x] = np.uint8(mask[y, x] != 0) * np.uint8(_MASKED) | np.uint8(bad) * np.uint8(_BAD)
 
@@ -188,7 +202,7 @@ def _resample(
     source: tuple[F32, IntArray, F32, Status],
     nodes: tuple[F64, F64, F64],
     table: F32,
-    cell: int,
+    offset: tuple[int, int],
     bits: tuple[int, int],
     out: tuple[F32, IntArray, F32],
 ) -> None:
@@ -198,16 +212,17 @@ def _resample(
     h, w = image.shape
     ny, nx = out_image.shape
     half, phases, one = np.float32(0.5), np.float32(PHASES), np.uintp(1)
+    oy, ox = offset
     for i in range(ny):
-        gi = i // cell
-        ty = (i - gi * cell) / cell
-        for gj in range((nx + cell - 1) // cell):
+        gi = (i + oy) // CELL
+        ty = (i + oy - gi * CELL) / CELL
+        for gj in range((nx + ox + CELL - 1) // CELL):
             yl, yr = _ends(ys, gi, gj, ty)
             xl, xr = _ends(xs, gi, gj, ty)
             al, ar = _ends(area, gi, gj, ty)
-            j0 = gj * cell
-            for j in range(j0, min(nx, j0 + cell)):
-                tx = (j - j0) / cell
+            j0 = gj * CELL - ox
+            for j in range(max(0, j0), min(nx, j0 + CELL)):
+                tx = (j - j0) / CELL
                 sy, sx = yl + (yr - yl) * tx, xl + (xr - xl) * tx
                 scale = np.float32(al + (ar - al) * tx)
                 inside = sy >= 0 and sx >= 0 and sy < h and sx < w

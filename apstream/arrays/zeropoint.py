@@ -81,9 +81,7 @@ def _weighted(difference: F64, error: F64, used: BoolArray, sigma: float) -> Zer
     weights = 1 / (errors**2 + intrinsic)
     value = float(np.average(values, weights=weights))
     scatter = float(np.sqrt(np.mean((values - value) ** 2)))
-    return ZeroPoint(
-        value, max(float(weights.sum() ** -0.5), scatter / np.sqrt(len(values)) * 0.5), scatter, used
-    )
+    return ZeroPoint(value, max(float(weights.sum() ** -0.5), scatter / np.sqrt(len(values)) * 0.5), scatter, used)
 
 
 def _histogram_mode(values: F64) -> float:

@@ -36,15 +36,9 @@ class CalibrateConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_offset_arcsec: float = Field(
-        60.0, gt=0, description="Largest error of the first-guess pointing, arcsec."
-    )
-    max_rotation_deg: float = Field(
-        3.0, gt=0, le=180, description="Largest error of the first guess, degrees."
-    )
-    max_scale_error: float = Field(
-        0.02, gt=0, lt=0.5, description="Largest relative error of its pixel scale."
-    )
+    max_offset_arcsec: float = Field(60.0, gt=0, description="Largest error of the first-guess pointing, arcsec.")
+    max_rotation_deg: float = Field(3.0, gt=0, le=180, description="Largest error of the first guess, degrees.")
+    max_scale_error: float = Field(0.02, gt=0, lt=0.5, description="Largest relative error of its pixel scale.")
     pattern_tolerance_pixels: float = Field(
         2.0,
         gt=0,
@@ -54,9 +48,7 @@ class CalibrateConfig(BaseModel):
     max_degree: int = Field(3, ge=1, le=5, description="Highest degree of the TAN-SIP polynomial.")
     nsigma: float = Field(3.0, gt=1, description="Residuals beyond so many standard deviations are rejected.")
     min_matches: int = Field(6, ge=3, description="Fewest matched stars of an astrometric solution.")
-    max_rms_arcsec: float = Field(
-        0.5, gt=0, description="Largest scatter per axis of a good solution, arcsec."
-    )
+    max_rms_arcsec: float = Field(0.5, gt=0, description="Largest scatter per axis of a good solution, arcsec.")
     min_photometric_stars: int = Field(3, ge=2, description="Fewest stars of a zero point.")
     min_photometric_snr: float = Field(10.0, gt=0, description="Fainter stars do not shape the zero point.")
 
@@ -259,9 +251,7 @@ def _pointing_offset(char: CharacterizedExposure, wcs: SkyWcs) -> float:
     return float(separation(*before, *after)) * 3600
 
 
-def _require_astrometry(
-    matched: int, rms: float, n_stars: int, n_catalogue: int, config: CalibrateConfig
-) -> None:
+def _require_astrometry(matched: int, rms: float, n_stars: int, n_catalogue: int, config: CalibrateConfig) -> None:
     if matched < config.min_matches or not rms <= config.max_rms_arcsec:
         raise CalibrationFailed(
             f"astrometry ends with {matched} of {n_stars} stars matched to {n_catalogue} catalogue stars, "

@@ -27,6 +27,7 @@ __all__ = [
     "nominal_calexp",
     "nominal_wcs",
     "register",
+    "register_stars",
     "scaled_calexp",
     "usable_stars",
 ]
@@ -86,7 +87,12 @@ def register(
     TooFewStars
         If there are too few stars, no common pattern, or a bad fit; the message counts them.
     """
-    first, second = usable_stars(science.stars), usable_stars(reference.stars)
+    return register_stars(science.stars, reference.stars, config)
+
+
+def register_stars(science: Records, reference: Records, config: RegisterConfig) -> Registration:
+    """Do what `register` does, from the two star lists (`STAR_DTYPE`)."""
+    first, second = usable_stars(science), usable_stars(reference)
     _require_stars(len(first), len(second), config)
     limits = PatternLimits(
         tolerance=config.pattern_tolerance_pixels,
@@ -204,9 +210,7 @@ def nominal_wcs(ra: float, dec: float, box: Box, pixel_scale_arcsec: float) -> S
     return SkyWcs.tan(ra, dec, pixel_scale_arcsec=pixel_scale_arcsec, y=y, x=x)
 
 
-def scaled_calexp(
-    char: CharacterizedExposure, wcs: SkyWcs, calib: PhotoCalib, metrics: dict[str, float]
-) -> CalExp:
+def scaled_calexp(char: CharacterizedExposure, wcs: SkyWcs, calib: PhotoCalib, metrics: dict[str, float]) -> CalExp:
     """Return the calibrated exposure: pixels, variance and star fluxes in nJy."""
     stars = char.stars.copy()
     for column in ("flux", "flux_err", "ap_flux", "ap_flux_err", "peak"):

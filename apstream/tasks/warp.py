@@ -42,22 +42,14 @@ def warp(image: MaskedImage, pixel_map: PixelMap, target: Box, config: WarpConfi
     -------
     MaskedImage
         Flux per pixel, scaled by the local area ratio so that the flux of a star is conserved. NaN with
-        NO_DATA where the source does not reach; INTRP where a few pixels under the kernel were missing. The
+        NO_DATA where the source does not reach; EDGE where a few pixels under the kernel were missing. The
         variance is that of the source scaled by the area ratio squared: right for anything as wide as a star,
         larger than the scatter of single pixels, whose noise the kernel correlates.
     """
-    origin = image.box
-
-    def relative(y: FloatArray, x: FloatArray) -> tuple[F64, F64]:
-        sy, sx = pixel_map(y, x)
-        return sy - origin.y0, sx - origin.x0
-
-    grid = map_grid(relative, target.shape, (target.y0, target.x0))
+    grid = map_grid(pixel_map, target.shape, (target.y0, target.x0), (image.box.y0, image.box.x0))
     table = lanczos3_table() if config.kernel == "lanczos3" else bilinear_table()
-    bits = (int(MaskPlane.NO_DATA), int(MaskPlane.INTRP))
-    planes = resample(
-        image.image, image.mask, image.variance, grid, shape=target.shape, table=table, bits=bits
-    )
+    bits = (int(MaskPlane.NO_DATA), int(MaskPlane.EDGE))
+    planes = resample(image.image, image.mask, image.variance, grid, shape=target.shape, table=table, bits=bits)
     return MaskedImage.make(*planes, image.unit, target)
 
 

@@ -37,9 +37,7 @@ def wcs_from_sip(fit: SipFit, crpix: tuple[float, float], box: Box) -> SkyWcs:
         for name, terms in zip(("A", "B", "AP", "BP"), (fit.a, fit.b, *inverse), strict=True):
             order = len(terms) - 1
             header[f"{name}_ORDER"] = order
-            header |= {
-                f"{name}_{p}_{q}": float(terms[p, q]) for p in range(order + 1) for q in range(order + 1 - p)
-            }
+            header |= {f"{name}_{p}_{q}": float(terms[p, q]) for p in range(order + 1) for q in range(order + 1 - p)}
     wcs = SkyWcs.from_header(header)
     if wcs is None:
         raise ValueError("the fit gives no celestial WCS")

@@ -72,9 +72,7 @@ def view(positions, seed, turn=0.0, scale=1.0, shift=(0.0, 0.0), factor=1.0, dep
     seen = Box.from_shape(SHAPE).contains(y, x) & (flux > depth) & (rng.uniform(size=len(y)) < 0.85)
     noise = rng.normal(0, 0.05, (2, int(seen.sum())))
     flux = flux[seen] * rng.normal(1, 0.03, int(seen.sum()))
-    return make_stars(y[seen] + noise[0], x[seen] + noise[1], flux, saturation), from_affine(
-        matrix, np.array(shift)
-    )
+    return make_stars(y[seen] + noise[0], x[seen] + noise[1], flux, saturation), from_affine(matrix, np.array(shift))
 
 
 @pytest.mark.parametrize(

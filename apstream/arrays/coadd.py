@@ -1,0 +1,153 @@
+"""Clipped weighted mean of a stack of aligned images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
+
+from apstream.arrays.types import F32, BoolArray, FloatArray, IntArray
+
+__all__ = ["ClipLimits", "clip_outliers", "masked_median", "masked_median_plain", "weighted_mean"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipLimits:
+    """When a pixel of one input is an outlier.
+
+    Parameters
+    ----------
+    nsigma
+        Deviation from the median, in the pixel's standard deviations,
+    fraction
+        beyond this fraction of the brightest median value within `reach` pixels: inputs of different seeing
+        differ by a fraction of a star's peak around it, and must not be clipped there.
+    reach
+        About the FWHM of a star, pixels.
+    grow_nsigma, grow
+        Pixels above the lower limit within `grow` pixels of an outlier go with it.
+    """
+
+    nsigma: float = 5.0
+    fraction: float = 0.8
+    reach: int = 4
+    grow_nsigma: float = 2.5
+    grow: int = 3
+
+    @property
+    def margin(self) -> int:
+        """Pixels around a region that its result depends on."""
+        return self.reach + 2 * self.grow
+
+
+@njit(cache=True, nogil=True)
+def masked_median(stack: F32, good: BoolArray) -> F32:
+    """Return the median over the good values of every pixel, NaN where there is none.
+
+    Parameters
+    ----------
+    stack, good : ndarray, shape (n, ny, nx)
+        Values, and which of them count.
+    """
+    n, ny, nx = stack.shape
+    out = np.empty((ny, nx), np.float32)
+    values = np.empty(n, np.float32)
+    for i in range(ny):
+        for j in range(nx):
+            m = 0
+            for k in range(n):
+                if good[k, i, j]:
+                    value = stack[k, i, j]
+                    place = m
+                    while place > 0 and values[place - 1] > value:
+                        values[place] = values[place - 1]
+                        place -= 1
+                    values[place] = value
+                    m += 1
+            if m == 0:
+                out[i, j] = np.nan
+            elif m % 2:
+                out[i, j] = values[m // 2]
+            else:
+                out[i, j] = (values[m // 2 - 1] + values[m // 2]) * np.float32(0.5)
+    return out
+
+
+def masked_median_plain(stack: F32, good: BoolArray) -> F32:
+    """Do what `masked_median` does with numpy."""
+    masked = np.ma.masked_array(stack, ~good)
+    median = np.ma.median(masked, axis=0)  # type: ignore[no-untyped-call]
+    return np.asarray(median.filled(np.nan), np.float32)
+
+
+def clip_outliers(stack: F32, variance: F32, good: BoolArray, limits: ClipLimits) -> BoolArray:
+    """Tell which good pixels are outliers of their input: cosmic rays, asteroids, satellites.
+
+    Parameters
+    ----------
+    stack, variance, good : ndarray, shape (n, ny, nx)
+        Background-subtracted values on one flux scale, their variance, and which of them count.
+
+    Returns
+    -------
+    ndarray, shape (n, ny, nx), bool
+        Never True where fewer than three inputs are good. Pixels within `limits.margin` of the border would
+        need neighbours that are not there.
+    """
+    median = masked_median(stack, good)
+    enough = good.sum(axis=0) >= 3
+    bright = maximum_filter(np.nan_to_num(np.abs(median)), 2 * limits.reach + 1)
+    out = np.zeros(stack.shape, bool)
+    for k in range(len(stack)):
+        beyond = np.abs(stack[k] - median) - np.float32(limits.fraction) * bright
+        sigma = np.sqrt(variance[k])
+        usable = good[k] & enough
+        high = usable & (beyond > limits.nsigma * sigma)
+        if high.any():
+            low = usable & (beyond > limits.grow_nsigma * sigma)
+            near = maximum_filter(high.view(np.uint8), 2 * limits.grow + 1).view(bool)
+            out[k] = high | (near & low)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _accumulate(stack: F32, variance: F32, use: BoolArray, weights: FloatArray, out: F32, noise: F32, count: IntArray) -> None:  # fmt: skip  # noqa: E501
+    n, ny, nx = stack.shape
+    for i in range(ny):
+        for j in range(nx):
+            total, square, weight, m = 0.0, 0.0, 0.0, 0
+            for k in range(n):
+                if use[k, i, j]:
+                    w = weights[k]
+                    total += w * stack[k, i, j]
+                    square += w * w * variance[k, i, j]
+                    weight += w
+                    m += 1
+            count[i, j] = m
+            out[i, j] = total / weight if m else np.nan
+            noise[i, j] = square / (weight * weight) if m else np.nan
+
+
+def weighted_mean(stack: F32, variance: F32, use: BoolArray, weights: FloatArray) -> tuple[F32, F32, NDArray[np.int16]]:
+    """Return the weighted mean, its variance and the number of inputs of every pixel.
+
+    Parameters
+    ----------
+    stack, variance, use : ndarray, shape (n, ny, nx)
+        Values, variances and which of them count.
+    weights : ndarray, shape (n,)
+        One weight per input: weights that follow the source's own noise would change star profiles.
+
+    Returns
+    -------
+    (mean, variance, count)
+        NaN, NaN and zero where nothing counts.
+    """
+    shape = stack.shape[1:]
+    out, noise = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    count = np.empty(shape, np.int16)
+    _accumulate(stack, variance, use, np.asarray(weights, float), out, noise, count)
+    return out, noise, count

@@ -1,0 +1,248 @@
+"""The template: coadd patches or calibrated exposures on the pixel grid of a science image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from apstream.arrays.match import refine
+from apstream.arrays.moments import adaptive_moments
+from apstream.arrays.transform import PolyMap, from_affine
+from apstream.arrays.types import F64, BoolArray, FloatArray, IntArray, Records
+from apstream.errors import NoTemplateOverlap, TooFewStars
+from apstream.model.exposures import STAR_DTYPE, CalExp, CharacterizedExposure, Template
+from apstream.model.geometry import Box
+from apstream.model.image import MaskedImage
+from apstream.model.mask import MaskPlane
+from apstream.model.psf import Psf
+from apstream.model.wcs import SkyWcs
+from apstream.tasks.assemble_coadd import mean_variance
+from apstream.tasks.psf_field import PsfInput, combined_psf
+from apstream.tasks.register import RegisterConfig, register_stars, usable_stars
+from apstream.tasks.warp import PixelMap, WarpConfig, warp, wcs_map
+
+__all__ = ["TemplateConfig", "TemplateInput", "make_template"]
+
+#: Stars that check the alignment.
+_MAX_STARS = 600
+_CHECK_CELL = 64
+#: An input's rim counts so much where others have full pixels.
+_EDGE_SHARE = np.float32(1e-5)
+
+
+class TemplateConfig(BaseModel):
+    """How templates are brought onto the science image."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_coverage: float = Field(0.1, ge=0, le=1, description="Smallest fraction of the image to be covered.")
+    warp: WarpConfig = Field(WarpConfig(), description="Resampling")
+    registration: RegisterConfig = Field(
+        RegisterConfig(), description="Alignment by star patterns where a WCS is missing or wrong"
+    )
+    check_radius_pixels: float | None = Field(
+        3.0,
+        gt=0,
+        description="Stars of both images are compared within this radius to correct what the WCSs leave, "
+        "pixels; null trusts the WCSs.",
+    )
+    check_degree: int = Field(2, ge=1, le=3, description="Degree of that correction, if stars allow.")
+    check_min_stars: int = Field(12, ge=3, description="Fewest stars for a correction.")
+    check_max_rms_pixels: float = Field(0.5, gt=0, description="Scatter above which no correction is made, pixels.")
+    psf_degree: int = Field(2, ge=0, le=4, description="Degree of the template PSF's variation.")
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TemplateInput:
+    """One image a template is made from.
+
+    Parameters
+    ----------
+    wcs
+        None if it has none; then `stars` align it, or `pixel_map` says where it lies.
+    stars
+        Rows of `STAR_DTYPE`, possibly none; they check and correct the alignment.
+    pixel_map
+        Science pixels (y, x) to pixels of `image`; given, it is used as it is.
+    """
+
+    image: MaskedImage
+    psf: Psf
+    name: str
+    wcs: SkyWcs | None = None
+    stars: Records | None = None
+    pixel_map: PixelMap | None = None
+
+    @classmethod
+    def from_image(cls, exposure: CalExp | CharacterizedExposure, name: str) -> TemplateInput:
+        """Take an exposure or a coadd patch with its PSF, WCS and stars."""
+        return cls(image=exposure.image, psf=exposure.psf, name=name, wcs=exposure.wcs, stars=exposure.stars)
+
+
+def make_template(
+    inputs: Sequence[TemplateInput], science: CalExp | CharacterizedExposure, config: TemplateConfig
+) -> Template:
+    """Warp the inputs to the science grid and merge them.
+
+    Where both sides have a WCS it aligns them, and stars correct what is left; else star patterns do.
+    Where inputs overlap they are averaged with one weight per input.
+
+    Returns
+    -------
+    Template
+        Finite everywhere: zero with the median variance where the mask has NO_DATA.
+
+    Raises
+    ------
+    NoTemplateOverlap
+        If less than `min_coverage` of the image is covered.
+    TooFewStars
+        If there is no WCS and the star patterns do not match.
+    """
+    maps = [_pixel_map(item, science, config) for item in inputs]
+    parts: list[tuple[Box, MaskedImage, float]] = []
+    used: list[tuple[TemplateInput, PsfInput]] = []
+    for item, pixel_map in zip(inputs, maps, strict=True):
+        where = _reach(pixel_map, item.image.box, science.box)
+        if where.is_empty:
+            continue
+        weight = 1 / mean_variance(item.image)
+        parts.append((where, warp(item.image, pixel_map, where, config.warp), weight))
+        used.append((item, PsfInput(item.psf, pixel_map, item.image.box, weight)))
+    merged, covered = _merge(parts, science.box)
+    coverage = float(covered.mean())
+    if not used or coverage < config.min_coverage:
+        raise NoTemplateOverlap(
+            f"{len(inputs)} templates cover {coverage:.1%} of the image; {config.min_coverage:.0%} is asked for",
+            remedy="build a template for this part of the sky, or lower template.min_coverage",
+        )
+    return Template(
+        image=merged,
+        psf=combined_psf([psf for _, psf in used], science.box, degree=config.psf_degree),
+        inputs=tuple(item.name for item, _ in used),
+        coverage=coverage,
+    )
+
+
+def _pixel_map(item: TemplateInput, science: CalExp | CharacterizedExposure, config: TemplateConfig) -> PixelMap:
+    """Return the map of science pixels to pixels of the input."""
+    if item.pixel_map is not None:
+        return item.pixel_map
+    stars = np.zeros(0, STAR_DTYPE) if item.stars is None else item.stars
+    if science.wcs is None or item.wcs is None:
+        return register_stars(science.stars, stars, config.registration).to_reference
+    by_sky = wcs_map(science.wcs, item.wcs)
+    if config.check_radius_pixels is None:
+        return by_sky
+    correction = _correction(by_sky, item, science, config)
+    if correction is not None:
+        return lambda y, x: correction(*by_sky(y, x))
+    return _fallback(by_sky, item, science, config)
+
+
+def _fallback(
+    by_sky: PixelMap, item: TemplateInput, science: CalExp | CharacterizedExposure, config: TemplateConfig
+) -> PixelMap:
+    """Align by patterns where stars are plentiful on both sides and the WCSs yet do not bring them together."""
+    stars = usable_stars(science.stars)
+    y, x = by_sky(stars["y"], stars["x"])
+    expected = int(np.count_nonzero(item.image.box.contains(y, x)))
+    if item.stars is None or min(expected, len(item.stars)) < 2 * config.check_min_stars:
+        return by_sky
+    try:
+        return register_stars(science.stars, item.stars, config.registration).to_reference
+    except TooFewStars:
+        return by_sky
+
+
+def _correction(
+    by_sky: PixelMap, item: TemplateInput, science: CalExp | CharacterizedExposure, config: TemplateConfig
+) -> PolyMap | None:
+    """Fit what moves the stars' positions by WCS to where they are on the input; None if there is no good fit."""
+    stars = usable_stars(science.stars)
+    stars = stars[~stars["saturated"]]
+    y, x = by_sky(stars["y"], stars["x"])
+    inside = item.image.box.grow(-8).contains(y, x) if min(item.image.shape) > 16 else np.zeros(len(y), bool)
+    y, x, stars = y[inside][:_MAX_STARS], x[inside][:_MAX_STARS], stars[inside][:_MAX_STARS]
+    if len(y) < config.check_min_stars:
+        return None
+    if item.stars is not None and len(item.stars):
+        there = usable_stars(item.stars)
+        second = (there["y"], there["x"])
+    else:
+        second = _centroids(item, y, x)
+    match = refine(
+        (y, x),
+        second,
+        from_affine(np.eye(2), np.zeros(2)),
+        radius=config.check_radius_pixels or 3.0,
+        degree=config.check_degree,
+    )
+    enough = len(match.first) >= max(config.check_min_stars, len(y) // 4)
+    return match.map if enough and match.rms <= config.check_max_rms_pixels else None
+
+
+def _centroids(item: TemplateInput, y: F64, x: F64) -> tuple[FloatArray, FloatArray]:
+    """Return the measured positions of stars near (y, x) on the input; NaN ones are dropped."""
+    box = item.image.box
+    bad = item.image.flagged(int(MaskPlane.NO_DATA | MaskPlane.SAT | MaskPlane.BAD)) | ~np.isfinite(item.image.image)
+    found = adaptive_moments(
+        np.nan_to_num(item.image.image), bad, y=y - box.y0, x=x - box.x0, sigma=item.psf.fwhm() / 2.3548
+    )
+    good = np.isfinite(found["yy"])
+    return found["y"][good] + box.y0, found["x"][good] + box.x0
+
+
+def _reach(pixel_map: PixelMap, source: Box, target: Box) -> Box:
+    """Return the part of `target` that `pixel_map` may take into `source`, on the cells of a coarse grid."""
+    ys, xs = (np.append(np.arange(a, b, _CHECK_CELL), b) for a, b in ((target.y0, target.y1), (target.x0, target.x1)))
+    y, x = np.meshgrid(ys.astype(float), xs.astype(float), indexing="ij")
+    sy, sx = (a.reshape(y.shape) for a in pixel_map(y.ravel(), x.ravel()))
+    step = np.nanmax(np.abs([*np.diff(sy, axis=0).ravel(), *np.diff(sx, axis=1).ravel(), 1.0]))
+    near = source.grow(int(np.ceil(step)) + 8).contains(sy, sx)
+    if not near.any():
+        return Box(target.y0, target.x0, target.y0, target.x0)
+    rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+    y0, y1 = ys[max(rows[0] - 1, 0)], ys[min(rows[-1] + 1, len(ys) - 1)]
+    x0, x1 = xs[max(columns[0] - 1, 0)], xs[min(columns[-1] + 1, len(xs) - 1)]
+    return Box(int(y0), int(x0), int(y1), int(x1))
+
+
+def _merge(parts: Sequence[tuple[Box, MaskedImage, float]], target: Box) -> tuple[MaskedImage, BoolArray]:
+    """Average the parts; return also where there is data."""
+    if len(parts) == 1 and parts[0][0] == target:
+        only = parts[0][1]
+        covered = ~only.flagged(int(MaskPlane.NO_DATA))
+        return _finite(only.image, only.mask, only.variance, covered, target, only.unit), covered
+    image, variance, weight = (np.zeros(target.shape, np.float32) for _ in range(3))
+    mask, rim = (np.zeros(target.shape, np.int32) for _ in range(2))
+    for box, part, w in parts:
+        where = box.slices(target)
+        good, edge = ~part.flagged(int(MaskPlane.NO_DATA)), part.flagged(int(MaskPlane.EDGE))
+        share = np.float32(w / parts[0][2]) * good * np.where(edge, _EDGE_SHARE, np.float32(1))
+        image[where] += share * np.where(good, part.image, 0)
+        variance[where] += share**2 * np.where(good, part.variance, 0)
+        weight[where] += share
+        mask[where] |= np.where(good & ~edge, part.mask, 0)
+        rim[where] |= np.where(edge, part.mask, 0)
+    covered = weight > 0
+    total = np.where(covered, weight, 1)
+    unit = parts[0][1].unit if parts else "nJy"
+    mask = np.where(weight > 100 * _EDGE_SHARE, mask, rim)
+    return _finite(image / total, mask, variance / total**2, covered, target, unit), covered
+
+
+def _finite(
+    image: FloatArray, mask: IntArray, variance: FloatArray, covered: BoolArray, box: Box, unit: str
+) -> MaskedImage:
+    usual = float(np.median(variance[covered])) if covered.any() else 1.0
+    return MaskedImage.make(
+        np.where(covered, image, 0).astype(np.float32),
+        np.where(covered, mask, int(MaskPlane.NO_DATA)),
+        np.where(covered, variance, usual).astype(np.float32),
+        unit,
+        box,
+    )
