@@ -11,7 +11,19 @@ from scipy.ndimage import maximum_filter
 
 from apstream.arrays.types import F32, BoolArray, FloatArray, IntArray
 
-__all__ = ["ClipLimits", "clip_outliers", "masked_median", "masked_median_plain", "weighted_mean"]
+__all__ = [
+    "RIM_SHARE",
+    "ClipLimits",
+    "add_part",
+    "clip_outliers",
+    "finish_sum",
+    "masked_median",
+    "masked_median_plain",
+    "weighted_mean",
+]
+
+#: Pixels at the rim of an image count so much where another has full pixels.
+RIM_SHARE = 1e-5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,3 +163,69 @@ def weighted_mean(stack: F32, variance: F32, use: BoolArray, weights: FloatArray
     count = np.empty(shape, np.int16)
     _accumulate(stack, variance, use, np.asarray(weights, float), out, noise, count)
     return out, noise, count
+
+
+@njit(cache=True, nogil=True)
+def add_part(
+    total: tuple[F32, F32, F32, IntArray, IntArray],
+    part: tuple[F32, F32, IntArray],
+    place: tuple[int, int],
+    weight: float,
+    bits: tuple[int, int],
+) -> None:
+    """Add an image to a running weighted sum, in place.
+
+    Parameters
+    ----------
+    total
+        Sums of image, variance and weight, the mask of full pixels and that of rim pixels, shape (ny, nx).
+    part
+        Image, variance and mask of the addition.
+    place
+        Its first pixel in the sums.
+    weight
+        Its weight.
+    bits
+        NO_DATA, whose pixels add nothing, and EDGE, whose pixels (the rim) add next to nothing.
+    """
+    image, variance, weights, mask, rim = total
+    pixels, noise, flags = part
+    ny, nx = pixels.shape
+    for i in range(ny):
+        for j in range(nx):
+            flag = flags[i, j]
+            if flag & bits[0]:
+                continue
+            y, x = i + place[0], j + place[1]
+            share = np.float32(weight)
+            if flag & bits[1]:
+                share *= np.float32(RIM_SHARE)
+                rim[y, x] |= flag
+            else:
+                mask[y, x] |= flag
+            image[y, x] += share * pixels[i, j]
+            variance[y, x] += share * share * noise[i, j]
+            weights[y, x] += share
+
+
+@njit(cache=True, nogil=True)
+def finish_sum(total: tuple[F32, F32, F32, IntArray, IntArray], no_data: int) -> int:
+    """Turn the sums of `add_part` into mean, variance and mask in place; return how many pixels have data.
+
+    Pixels without data become zero, with zero variance and the bit `no_data`.
+    """
+    image, variance, weights, mask, rim = total
+    count = 0
+    ny, nx = image.shape
+    for i in range(ny):
+        for j in range(nx):
+            w = weights[i, j]
+            if w > 0:
+                count += 1
+                image[i, j] /= w
+                variance[i, j] /= w * w
+                if w < 100 * RIM_SHARE:
+                    mask[i, j] = rim[i, j]
+            else:
+                mask[i, j] = no_data
+    return count

@@ -16,15 +16,17 @@ from numpy.typing import NDArray
 from apstream.arrays.lanczos import CENTRE, PHASES, TAPS
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray, IntArray
 
-__all__ = ["CELL", "MASK_WEIGHT", "MapGrid", "PixelMap", "map_grid", "resample", "resample_plain"]
+__all__ = ["CELL", "LOST_WEIGHT", "MASK_WEIGHT", "MapGrid", "PixelMap", "map_grid", "resample", "resample_plain"]
 
 #: A map of pixel positions: (y, x) on the target grid to (y, x) on the source grid, arrays to arrays.
 PixelMap = Callable[[FloatArray, FloatArray], tuple[F64, F64]]
 
 #: Pixels between nodes of the grid of exact positions.
-CELL = 64
-#: A source pixel hands its mask on where its weight is larger than this.
-MASK_WEIGHT = 0.02
+CELL = 32
+#: A source pixel hands its mask on where its weights along y and along x are both larger than this.
+MASK_WEIGHT = 0.1
+#: Weight, in sum of magnitudes, that may be missing under the taps without a mark.
+LOST_WEIGHT = 0.02
 _MIN_WEIGHT = 0.5
 _MASKED, _BAD = 1, 2
 Status = NDArray[np.uint8]
@@ -153,9 +155,10 @@ def _spread_status(state: Status, out: Status) -> None:
 def _mask_union(mask: IntArray, y0: int, x0: int, wy: F32, wx: F32) -> int:
     bits = 0
     for k in range(TAPS):
-        for m in range(TAPS):
-            if abs(wy[k] * wx[m]) > MASK_WEIGHT:
-                bits |= mask[y0 + k, x0 + m]
+        if abs(wy[k]) > MASK_WEIGHT:
+            for m in range(TAPS):
+                if abs(wx[m]) > MASK_WEIGHT:
+                    bits |= mask[y0 + k, x0 + m]
     return bits
 
 
@@ -178,7 +181,7 @@ def _partial_sum(
                 continue
             total += share * image[y, x]
             weight += share
-            if abs(share) > MASK_WEIGHT:
+            if abs(wy[k]) > MASK_WEIGHT and abs(wx[m]) > MASK_WEIGHT:
                 union |= mask[y, x]
     return total, weight, lost, union
 
@@ -247,7 +250,7 @@ def _resample(
                 lower = variance[iy + one, ix] + fx * (variance[iy + one, ix + one] - variance[iy + one, ix])
                 out_variance[i, j] = scale * scale * (upper + fy * (lower - upper))
                 out_mask[i, j] = 0
-                if status[iy, ix]:
+                if status[iy, ix] & _MASKED:
                     out_mask[i, j] = _mask_union(mask, jy - CENTRE, jx - CENTRE, table[py], table[px])
 
 
@@ -278,7 +281,7 @@ def _border(
     total, weight, lost, union = _partial_sum(source, iy - CENTRE, ix - CENTRE, wy, wx, no_data)
     if weight < _MIN_WEIGHT:
         return np.nan, np.nan, no_data
-    union |= partial if lost > MASK_WEIGHT else 0
+    union |= partial if lost > LOST_WEIGHT else 0
     return total / weight, _linear_variance(variance, iy, ix, fy, fx), union
 
 
@@ -307,17 +310,18 @@ def resample_plain(
         fy, fx = sy - iy, sx - ix
         taps = np.arange(TAPS) - CENTRE
         y, x = np.meshgrid(iy + taps, ix + taps, indexing="ij")
-        weights = np.outer(table[int(fy * PHASES + 0.5)], table[int(fx * PHASES + 0.5)]).astype(float)
+        wy, wx = table[int(fy * PHASES + 0.5)], table[int(fx * PHASES + 0.5)]
+        weights = np.outer(wy, wx).astype(float)
         inside = (y >= 0) & (x >= 0) & (y < image.shape[0]) & (x < image.shape[1]) & (weights != 0)
         use = inside.copy()
         use[inside] = good[y[inside], x[inside]]
         total = weights[use].sum()
         if total < _MIN_WEIGHT:
             continue
-        heavy = use & (np.abs(weights) > MASK_WEIGHT)
+        heavy = use & np.outer(np.abs(wy) > MASK_WEIGHT, np.abs(wx) > MASK_WEIGHT)
         lost = np.abs(weights[(weights != 0) & ~use]).sum()
         out_mask[i, j] = np.bitwise_or.reduce(mask[y[heavy], x[heavy]], initial=0)
-        out_mask[i, j] |= bits[1] if lost > MASK_WEIGHT else 0
+        out_mask[i, j] |= bits[1] if lost > LOST_WEIGHT else 0
         out_image[i, j] = area[i, j] * (weights[use] * image[y[use], x[use]]).sum() / total
         linear = np.outer(np.maximum(0, 1 - np.abs(sy - y[:, 0])), np.maximum(0, 1 - np.abs(sx - x[0])))
         near = _inside_finite(variance, y, x) & (linear > 0)

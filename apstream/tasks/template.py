@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from apstream.arrays.coadd import add_part, finish_sum
 from apstream.arrays.match import refine
 from apstream.arrays.moments import adaptive_moments
 from apstream.arrays.transform import PolyMap, from_affine
-from apstream.arrays.types import F64, BoolArray, FloatArray, IntArray, Records
+from apstream.arrays.types import F64, FloatArray, Records
 from apstream.errors import NoTemplateOverlap, TooFewStars
 from apstream.model.exposures import STAR_DTYPE, CalExp, CharacterizedExposure, Template
 from apstream.model.geometry import Box
@@ -29,8 +30,6 @@ __all__ = ["TemplateConfig", "TemplateInput", "make_template"]
 #: Stars that check the alignment.
 _MAX_STARS = 600
 _CHECK_CELL = 64
-#: An input's rim counts so much where others have full pixels.
-_EDGE_SHARE = np.float32(1e-5)
 
 
 class TemplateConfig(BaseModel):
@@ -112,8 +111,7 @@ def make_template(
         weight = 1 / mean_variance(item.image)
         parts.append((where, warp(item.image, pixel_map, where, config.warp), weight))
         used.append((item, PsfInput(item.psf, pixel_map, item.image.box, weight)))
-    merged, covered = _merge(parts, science.box)
-    coverage = float(covered.mean())
+    merged, coverage = _merge(parts, science.box)
     if not used or coverage < config.min_coverage:
         raise NoTemplateOverlap(
             f"{len(inputs)} templates cover {coverage:.1%} of the image; {config.min_coverage:.0%} is asked for",
@@ -211,38 +209,18 @@ def _reach(pixel_map: PixelMap, source: Box, target: Box) -> Box:
     return Box(int(y0), int(x0), int(y1), int(x1))
 
 
-def _merge(parts: Sequence[tuple[Box, MaskedImage, float]], target: Box) -> tuple[MaskedImage, BoolArray]:
-    """Average the parts; return also where there is data."""
-    if len(parts) == 1 and parts[0][0] == target:
-        only = parts[0][1]
-        covered = ~only.flagged(int(MaskPlane.NO_DATA))
-        return _finite(only.image, only.mask, only.variance, covered, target, only.unit), covered
+def _merge(parts: Sequence[tuple[Box, MaskedImage, float]], target: Box) -> tuple[MaskedImage, float]:
+    """Average the parts, each with one weight; return also which fraction of `target` has data."""
     image, variance, weight = (np.zeros(target.shape, np.float32) for _ in range(3))
     mask, rim = (np.zeros(target.shape, np.int32) for _ in range(2))
-    for box, part, w in parts:
-        where = box.slices(target)
-        good, edge = ~part.flagged(int(MaskPlane.NO_DATA)), part.flagged(int(MaskPlane.EDGE))
-        share = np.float32(w / parts[0][2]) * good * np.where(edge, _EDGE_SHARE, np.float32(1))
-        image[where] += share * np.where(good, part.image, 0)
-        variance[where] += share**2 * np.where(good, part.variance, 0)
-        weight[where] += share
-        mask[where] |= np.where(good & ~edge, part.mask, 0)
-        rim[where] |= np.where(edge, part.mask, 0)
-    covered = weight > 0
-    total = np.where(covered, weight, 1)
+    total = (image, variance, weight, mask, rim)
+    bits = (int(MaskPlane.NO_DATA), int(MaskPlane.EDGE))
+    for box, part, own in parts:
+        place = (box.y0 - target.y0, box.x0 - target.x0)
+        add_part(total, (part.image, part.variance, part.mask), place, own / parts[0][2], bits)
+    count = finish_sum(total, bits[0])
+    if count:
+        gone = weight == 0
+        variance[gone] = np.median(variance[::4, ::4][~gone[::4, ::4]]) if (~gone[::4, ::4]).any() else 1.0
     unit = parts[0][1].unit if parts else "nJy"
-    mask = np.where(weight > 100 * _EDGE_SHARE, mask, rim)
-    return _finite(image / total, mask, variance / total**2, covered, target, unit), covered
-
-
-def _finite(
-    image: FloatArray, mask: IntArray, variance: FloatArray, covered: BoolArray, box: Box, unit: str
-) -> MaskedImage:
-    usual = float(np.median(variance[covered])) if covered.any() else 1.0
-    return MaskedImage.make(
-        np.where(covered, image, 0).astype(np.float32),
-        np.where(covered, mask, int(MaskPlane.NO_DATA)),
-        np.where(covered, variance, usual).astype(np.float32),
-        unit,
-        box,
-    )
+    return MaskedImage.make(image, mask, variance, unit, target), count / image.size
