@@ -75,3 +75,23 @@ def make_field(*, size=512, n_stars=250, fwhm=4.0, vary=1.0, sky=400.0, gradient
     return Field(
         data.astype(np.float32), variance.astype(np.float32), y[order], x[order], flux[order], fwhm, sky
     )
+
+
+def add_rays(image, *, n_rays=40, seed=7, low=150.0, high=1500.0):
+    """Add tracks of `low` to `high` electrons per pixel of length; return what was added."""
+    rng = np.random.default_rng(seed)
+    rays = np.zeros(image.shape)
+    size = image.shape[0]
+    for _ in range(n_rays):
+        y, x = rng.uniform(20, size - 20, 2)
+        angle, length = rng.uniform(0, np.pi), 1 + rng.exponential(6)
+        charge = np.exp(rng.uniform(np.log(low), np.log(high)))
+        for step in np.arange(0, length, 0.05):  # a thin line, spread a little by diffusion
+            py, px = y + step * np.sin(angle), x + step * np.cos(angle)
+            for dy, dx in rng.normal(0, 0.25, (2, 2)):
+                r, c = int(np.floor(py + dy + 0.5)), int(np.floor(px + dx + 0.5))
+                if 0 <= r < size and 0 <= c < size:
+                    rays[r, c] += charge * 0.05 / 2
+    rays = rng.poisson(rays).astype(np.float32)
+    image += rays
+    return rays

@@ -11,41 +11,50 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from apstream.arrays.psf import shift_kernel
-from apstream.arrays.types import F32, F64, BoolArray, FloatArray
+from apstream.arrays.types import F32, F64, BoolArray, FloatArray, IntArray
 
-__all__ = ["find_cosmic_rays", "repair", "sharpness_limits"]
+__all__ = ["find_cosmic_rays", "repair", "sharpness_limits", "spare_stars"]
 
 # Directions of opposite neighbours (dy, dx), at one and at two pixels.
 _PAIRS = np.array([[0, 1], [1, 0], [1, 1], [1, -1], [0, 2], [2, 0], [2, 2], [2, -2]])
 
+_STAR_PIXELS = 9  # fewer are never taken for a star
+_LEAST = np.array([1.35, 1.35, 1.5, 1.5, 1.8, 1.8, 2.2, 2.2])
 
-def sharpness_limits(kernel: FloatArray, *, margin: float = 1.0) -> F64:
+
+def sharpness_limits(kernels: FloatArray, *, margin: float = 1.0) -> F64:
     """Return for each direction the largest ratio of a star's pixel to the mean of its opposite neighbours.
 
     Parameters
     ----------
-    kernel : ndarray, shape (h, w)
-        PSF, centred; it is tried at subpixel positions.
+    kernels : ndarray, shape (n, h, w)
+        The PSF at some places, centred; each is tried at subpixel positions, the sharpest counts.
     margin
-        Factor on the ratios, for a PSF that is not quite known.
+        How much narrower than `kernels` a star may be: the logarithm of the ratio grows with its square,
+        as it does for a Gaussian.
 
     Returns
     -------
     ndarray, shape (8,)
         For the pairs at one pixel (x, y, two diagonals), then at two pixels.
     """
-    half_y, half_x = kernel.shape[0] // 2, kernel.shape[1] // 2
     limits = np.zeros(len(_PAIRS))
-    floor = 1e-3 * float(kernel.max())
-    for dy in np.linspace(-0.5, 0.5, 5):
-        for dx in np.linspace(-0.5, 0.5, 5):
-            moved = shift_kernel(kernel, dy, dx)
-            for k, (py, px) in enumerate(_PAIRS):
-                pair = (moved[half_y + py, half_x + px] + moved[half_y - py, half_x - px]) / 2
-                limits[k] = max(limits[k], moved[half_y, half_x] / max(pair, floor))
-    return limits * margin
+    for kernel in kernels:
+        half_y, half_x, floor = kernel.shape[0] // 2, kernel.shape[1] // 2, 1e-3 * float(kernel.max())
+        for dy in np.linspace(-0.5, 0.5, 5):
+            for dx in np.linspace(-0.5, 0.5, 5):
+                moved = shift_kernel(kernel, dy, dx)
+                for k, (py, px) in enumerate(_PAIRS):
+                    pair = (moved[half_y + py, half_x + px] + moved[half_y - py, half_x - px]) / 2
+                    limits[k] = max(limits[k], moved[half_y, half_x] / max(pair, floor))
+    # Charge spreads by less than half a pixel: where the PSF is wide, rays are far sharper than it, and a
+    # limit close to one would only catch stars that the model does not fit.
+    return np.maximum(1.05 * limits ** (margin * margin), _LEAST)
 
 
 @njit(cache=True, nogil=True)
@@ -194,46 +203,91 @@ def _flags(image, variance, bad):  # type: ignore[no-untyped-def]
     return out
 
 
+def spare_stars(image: F32, hit: BoolArray, *, minor: float, axis_ratio: float) -> tuple[IntArray, IntArray]:
+    """Return the pixels of `hit` less those of groups that look like stars.
+
+    Growth can run away over the core of a bright star that the PSF does not fit. Such a group is as wide and as
+    round as a star, and has no gaps; tracks are thin.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx), float32
+        Background-subtracted.
+    hit : ndarray, shape (ny, nx), bool
+        From `find_cosmic_rays`.
+    minor, axis_ratio
+        Lesser axis (sigma, pixels) of the PSF, and lesser over greater axis.
+
+    Returns
+    -------
+    rows, cols : ndarray of int, shape (n,)
+    """
+    rows, cols = np.nonzero(hit)
+    if len(rows) < _STAR_PIXELS:
+        return rows, cols
+    pairs = cKDTree(np.column_stack([rows, cols])).query_pairs(1.5, output_type="ndarray")
+    links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(rows), len(rows)))
+    n_groups, group = connected_components(links, directed=False)
+    count = np.bincount(group, minlength=n_groups)
+    yy, xx, xy = _group_moments(np.maximum(image[rows, cols].astype(float), 1e-6), rows, cols, group)
+    spread = np.hypot(yy - xx, 2 * xy)
+    low, high = np.sqrt(np.maximum(yy + xx - spread, 1e-3) / 2), np.sqrt((yy + xx + spread) / 2)
+    filled = count > 0.6 * 4 * np.pi * low * high
+    star = (count >= _STAR_PIXELS) & filled & (low > 0.5 * minor) & (low > 0.55 * axis_ratio * high)
+    keep = ~star[group]
+    return rows[keep], cols[keep]
+
+
+def _group_moments(light: F64, rows: IntArray, cols: IntArray, group: IntArray) -> tuple[F64, F64, F64]:
+    """Return second moments yy, xx, xy of each group of pixels, weighted by `light`."""
+    total = np.bincount(group, light)
+    dy = rows - (np.bincount(group, light * rows) / total)[group]
+    dx = cols - (np.bincount(group, light * cols) / total)[group]
+    yy, xx, xy = (np.bincount(group, light * a * b) / total for a, b in ((dy, dy), (dx, dx), (dy, dx)))
+    return yy, xx, xy
+
+
 @njit(cache=True, nogil=True)
-def _repair(image, flags, taps, rows, cols):  # type: ignore[no-untyped-def]
+def _repair(image, bad, rows, cols, taps):  # type: ignore[no-untyped-def]
     half = len(taps) // 2
     ny, nx = image.shape
-    values = np.empty(len(rows), np.float32)
+    values = np.zeros(len(rows), np.float32)
     for n in range(len(rows)):
         r, c = rows[n], cols[n]
         total, weight = 0.0, 0.0
         for i in range(max(0, r - half), min(ny, r + half + 1)):
             for j in range(max(0, c - half), min(nx, c + half + 1)):
-                if flags[i, j] == 0:
+                if not bad[i, j]:
                     w = taps[i - r + half] * taps[j - c + half]
                     total += w * image[i, j]
                     weight += w
-        values[n] = total / weight if weight > 0 else 0.0
-    for n in range(len(rows)):
-        image[rows[n], cols[n]] = values[n]
+        if weight > 0:
+            values[n] = total / weight
+    return values
 
 
-def repair(image: F32, fix: BoolArray, bad: BoolArray, *, sigma: float) -> F32:
-    """Replace the pixels of `fix` by the Gaussian-weighted mean of the good pixels around them.
+def repair(image: F32, rows: IntArray, cols: IntArray, bad: BoolArray, *, sigma: float) -> F32:
+    """Return values for pixels that are not to be trusted: the Gaussian-weighted mean of good pixels around.
 
     Parameters
     ----------
     image : ndarray, shape (ny, nx), float32
-    fix, bad : ndarray, shape (ny, nx), bool
-        Pixels to replace; other pixels not to be used.
+        Finite where not `bad`.
+    rows, cols : ndarray, shape (n,)
+        The pixels to be replaced.
+    bad : ndarray, shape (ny, nx), bool
+        Other pixels not to be used.
     sigma
         Width of the weight, about the PSF's, pixels.
 
     Returns
     -------
-    ndarray, shape (ny, nx), float32
-        A copy; zero where no good pixel is within about 5 sigma.
+    ndarray, shape (n,), float32
+        Zero where no good pixel is within about 5 sigma.
     """
-    out = np.array(image, np.float32, order="C")
-    rows, cols = np.nonzero(fix)
-    if len(rows):
-        half = int(np.ceil(5 * sigma))
-        taps = np.exp(-0.5 * (np.arange(-half, half + 1) / sigma) ** 2)
-        flags = (fix | bad | ~np.isfinite(out)).astype(np.int8)
-        _repair(out, flags, taps, rows, cols)
-    return out
+    half = int(np.ceil(5 * sigma))
+    taps = np.exp(-0.5 * (np.arange(-half, half + 1) / sigma) ** 2)
+    unusable = bad.copy()
+    unusable[rows, cols] = True
+    values: F32 = _repair(np.ascontiguousarray(image, np.float32), unusable, rows, cols, taps)
+    return values

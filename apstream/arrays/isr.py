@@ -8,7 +8,7 @@ from numba import njit
 from apstream.arrays.stats import clip_mask, clipped_median, mad_sigma
 from apstream.arrays.types import F32, BoolArray, IntArray
 
-__all__ = ["apply_calibs", "dilate", "grow_bleeds", "overscan_level", "overscan_noise", "place_amplifier"]
+__all__ = ["apply_calibs", "grow_bleeds", "overscan_level", "overscan_noise", "place_amplifier"]
 
 
 def overscan_level(overscan: F32, *, by_row: bool, smooth_rows: int = 1) -> F32:
@@ -103,28 +103,6 @@ def apply_calibs(image: F32, bias: F32, dark: F32, flat: F32, variance: F32, num
                 response = np.float32(np.nan)
             image[r, c] = v / response
             variance[r, c] = (max(v, np.float32(0)) + noise * noise) / (response * response)
-
-
-@njit(cache=True, nogil=True)
-def dilate(flags: BoolArray, radius: int) -> BoolArray:
-    """Return True within a square of half-side `radius` around the True pixels of `flags`."""
-    ny, nx = flags.shape
-    wide = np.zeros((ny, nx), np.bool_)
-    for r in range(ny):
-        reach = -1
-        for c in range(nx):
-            if flags[r, c]:
-                for j in range(max(0, c - radius, reach + 1), min(nx, c + radius + 1)):
-                    wide[r, j] = True
-                reach = min(nx, c + radius + 1) - 1
-    if radius == 0:
-        return wide
-    out = np.zeros((ny, nx), np.bool_)
-    for r in range(ny):
-        for i in range(max(0, r - radius), min(ny, r + radius + 1)):
-            for c in range(nx):
-                out[r, c] |= wide[i, c]
-    return out
 
 
 @njit(cache=True, nogil=True)

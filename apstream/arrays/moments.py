@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from apstream.arrays.types import F32, F64, Records
+from apstream.arrays.types import F32, F64, BoolArray, Records
 
 __all__ = ["FWHM_PER_SIGMA", "MOMENTS_DTYPE", "adaptive_moments"]
 
@@ -24,9 +24,10 @@ def _sums(image, bad, y, x, m, half):  # type: ignore[no-untyped-def]
     ayy, axx, axy = m[1] / det, m[0] / det, -m[2] / det
     out = np.zeros(7)
     r0, c0 = int(np.floor(y + 0.5)), int(np.floor(x + 0.5))
-    for r in range(max(0, r0 - half), min(ny, r0 + half + 1)):
+    ry, rx = min(half, int(4 * np.sqrt(m[0])) + 1), min(half, int(4 * np.sqrt(m[1])) + 1)
+    for r in range(max(0, r0 - ry), min(ny, r0 + ry + 1)):
         dy = r - y
-        for c in range(max(0, c0 - half), min(nx, c0 + half + 1)):
+        for c in range(max(0, c0 - rx), min(nx, c0 + rx + 1)):
             dx = c - x
             q = ayy * dy * dy + axx * dx * dx + 2 * axy * dy * dx
             if q > 16.0 or bad[r, c]:
@@ -44,37 +45,37 @@ def _sums(image, bad, y, x, m, half):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _adapt(image, bad, y, x, sigma, half, limit, out):  # type: ignore[no-untyped-def]
-    """Iterate weight = twice the weighted moments until size and position stand still."""
+def _adapt(image, bad, sigma, half, limit, out):  # type: ignore[no-untyped-def]
+    """Iterate weight = twice the weighted moments until size and position stand still; `out` holds the start."""
     m = np.array([sigma * sigma, sigma * sigma, 0.0])
-    y0, x0 = y, x
-    for step in range(limit):
+    y, x, steps = out[0], out[1], 0
+    s = np.zeros(7)
+    while steps < limit:
+        steps += 1
         s = _sums(image, bad, y, x, m, half)
         if not s[0] > 0:
             return
         dy, dx = s[1] / s[0], s[2] / s[0]
-        new = np.array(
-            [2 * (s[3] / s[0] - dy * dy), 2 * (s[4] / s[0] - dx * dx), 2 * (s[5] / s[0] - dy * dx)]
-        )
+        new = np.array([2 * (s[3] / s[0] - dy * dy), 2 * (s[4] / s[0] - dx * dx), 2 * (s[5] / s[0] - dy * dx)])
         y, x = y + 2 * dy, x + 2 * dx
         det = new[0] * new[1] - new[2] * new[2]
         small = not (new[0] > 0.09 and new[1] > 0.09 and det > 0.01)
-        if small or new[0] + new[1] > half * half or abs(y - y0) + abs(x - x0) > 3 * sigma + 2:
+        if small or new[0] + new[1] > half * half or abs(y - out[0]) + abs(x - out[1]) > 3 * sigma + 2:
             return
         change = np.abs(new - m).sum() / (m[0] + m[1]) + abs(dy) + abs(dx)
         m = new
-        if change < 1e-4:
+        if change < 3e-4:
             break
-    norm = 2 * np.sqrt(m[0] * m[1] - m[2] * m[2]) * np.pi
-    out[0], out[1], out[2], out[3], out[4], out[7] = y, x, m[0], m[1], m[2], step + 1
+    norm = 2 * np.pi * np.sqrt(m[0] * m[1] - m[2] * m[2])
+    out[0], out[1], out[2], out[3], out[4], out[7] = y, x, m[0], m[1], m[2], steps
     out[5] = 2 * s[0] * norm / s[6] if s[6] > 0 else np.nan
 
 
 @njit(cache=True, nogil=True)
-def _adapt_all(image, bad, y, x, sigma, half, limit, out):  # type: ignore[no-untyped-def]
-    for s in range(len(y)):
-        _adapt(image, bad, y[s], x[s], sigma, half, limit, out[s])
-        r, c = int(y[s] + 0.5), int(x[s] + 0.5)
+def _adapt_all(image, bad, sigma, half, limit, out):  # type: ignore[no-untyped-def]
+    for s in range(len(out)):
+        r, c = int(out[s, 0] + 0.5), int(out[s, 1] + 0.5)
+        _adapt(image, bad, sigma, half, limit, out[s])
         peak = -np.inf
         for i in range(max(0, r - 1), min(image.shape[0], r + 2)):
             for j in range(max(0, c - 1), min(image.shape[1], c + 2)):
@@ -84,7 +85,7 @@ def _adapt_all(image, bad, y, x, sigma, half, limit, out):  # type: ignore[no-un
 
 def adaptive_moments(
     image: F32,
-    bad: np.ndarray[tuple[int, int], np.dtype[np.bool_]],
+    bad: BoolArray,
     *,
     y: F64,
     x: F64,
@@ -115,8 +116,8 @@ def adaptive_moments(
     out = np.full((len(y), 8), np.nan)
     out[:, 0], out[:, 1], out[:, 7] = y, x, 0
     half = int(np.ceil(6 * sigma)) + 3
-    _adapt_all(np.ascontiguousarray(image, np.float32), np.ascontiguousarray(bad), np.asarray(y, float),
-               np.asarray(x, float), float(sigma), half, limit, out)  # fmt: skip
+    image, bad = np.ascontiguousarray(image, np.float32), np.ascontiguousarray(bad)
+    _adapt_all(image, bad, float(sigma), half, limit, out)
     result = np.empty(len(y), MOMENTS_DTYPE)
     for column, name in enumerate(MOMENTS_DTYPE.names or ()):
         result[name] = out[:, column]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from scipy.ndimage import maximum_filter
 
+from apstream.arrays.masks import dilate
 from apstream.arrays.types import F32, F64, BoolArray, IntArray
 
 __all__ = ["find_peaks", "footprints", "gaussian_smooth", "gaussian_taps"]
@@ -23,31 +23,33 @@ def gaussian_taps(sigma: float) -> F32:
 
 
 @njit(cache=True, nogil=True)
-def _smooth(image: F32, taps: F32, out: F32) -> None:
-    """Separable convolution; zero beyond the edges. Rows are filtered once and kept in a ring."""
+def _smooth(image, taps, out):  # type: ignore[no-untyped-def]
+    """Separable convolution, zero beyond the edges; filtered rows wait in a ring. Plain loops that vectorise."""
     ny, nx = image.shape
     n = len(taps)
     half = n // 2
     ring = np.zeros((n, nx), np.float32)
+    padded = np.zeros(nx + 2 * half, np.float32)
     for r in range(ny + half):
         line = ring[r % n]
         line[:] = 0
         if r < ny:
+            padded[half : half + nx] = image[r]
             for t in range(n):
                 w = taps[t]
-                lo, hi = max(0, half - t), min(nx, nx + half - t)
-                for c in range(lo, hi):
-                    line[c] += w * image[r, c + t - half]
-        o = r - half
-        if o < 0:
-            continue
-        for t in range(n):
-            q = o + t - half
-            if 0 <= q < ny:
-                w = taps[t]
-                source = ring[q % n]
                 for c in range(nx):
-                    out[o, c] += w * source[c]
+                    line[c] += w * padded[c + t]
+        if r < half:
+            continue
+        target = out[r - half]
+        for t in range(n):
+            q = r - 2 * half + t
+            if q < 0 or q >= ny:
+                continue
+            w = taps[t]
+            source = ring[q % n]
+            for c in range(nx):
+                target[c] += w * source[c]
 
 
 def gaussian_smooth(image: F32, sigma: float) -> F32:
@@ -118,10 +120,7 @@ def footprints(smooth: F32, threshold: F32, *, cell: int, grow: int) -> BoolArra
         rows = slice(i * cell, (i + 1) * cell)
         limit = np.repeat(threshold[i].astype(np.float32), cell)[: smooth.shape[1]]
         np.greater(smooth[rows], limit, out=above[rows])
-    if grow <= 0:
-        return above
-    wide: BoolArray = maximum_filter(above.view(np.uint8), size=2 * grow + 1, mode="constant").view(np.bool_)
-    return wide
+    return dilate(above, grow) if grow > 0 else above
 
 
 def matched_noise(rms: F32, sigma: float) -> F64:

@@ -1,8 +1,8 @@
-"""Work with point-spread functions given as pixels: shift them and fit them to stars.
+"""Work with point-spread functions given as pixels: move them, add them to images, fit them to stars.
 
 A kernel is an odd-sided array whose middle pixel is its centre. It is moved to the subpixel position of a star by
-one shift operator, Lanczos-5 with unit sum, and the PSF model is solved with that same operator, so that
-model and use agree.
+one operator, Lanczos-5 with unit sum, and the PSF model is solved with that same operator, so that model and
+use agree. Many stars are handled as one cube of moved kernels, made once and then used as often as needed.
 """
 
 from __future__ import annotations
@@ -10,66 +10,65 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from apstream.arrays.types import F32, F64, FloatArray
+from apstream.arrays.types import F32, F64, FloatArray, Records
 
-__all__ = ["PSF_FIT_DTYPE", "kernel_at", "lanczos_taps", "psf_fit", "psf_flux", "render_psf", "shift_kernel"]
+__all__ = [
+    "PSF_FIT_DTYPE",
+    "add_stamps",
+    "fit_stamps",
+    "kernel_at",
+    "lanczos_taps",
+    "psf_flux",
+    "psf_stamps",
+    "shift_kernel",
+]
 
 _A = 5  # half-width of the shift operator
 _TAPS = 2 * _A + 1
 
-#: What `psf_fit` returns for each star.
+#: What `fit_stamps` returns for each star: flux of the PSF fit and its error, the position correction times the
+#: flux, the errors of the same, chi2 and the number of pixels used.
 PSF_FIT_DTYPE = np.dtype(
-    [
-        ("y", "f8"),
-        ("x", "f8"),
-        ("y_err", "f8"),
-        ("x_err", "f8"),
-        ("flux", "f8"),
-        ("flux_err", "f8"),
-        ("background", "f8"),
-        ("chi2", "f8"),
-        ("n_pixels", "i8"),
-    ]
-)
+    [("flux", "f8"), ("flux_err", "f8"), ("fdy", "f8"), ("fdx", "f8"), ("fdy_err", "f8"), ("fdx_err", "f8"),
+     ("chi2", "f8"), ("n_pixels", "f8")]
+)  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
 def lanczos_taps(shift: float) -> F64:
-    """Return the 11 taps w with f(i - shift) = sum over j of w[j] f(i + j - 5), |shift| <= 1; they sum to one."""
-    taps = np.empty(_TAPS)
-    total = 0.0
+    """Return 11 taps w with f(i - shift) = sum of w[j] f(i + j - 5), |shift| <= 1; they sum to one."""
+    taps = np.zeros(_TAPS)
     for j in range(_TAPS):
         u = j - _A + shift
         if abs(u) < 1e-9:
             taps[j] = 1.0
-        elif abs(u) >= _A:
-            taps[j] = 0.0
-        else:
+        elif abs(u) < _A:
             taps[j] = _A * np.sin(np.pi * u) * np.sin(np.pi * u / _A) / (np.pi * u) ** 2
-        total += taps[j]
-    return taps / total
+    return taps / taps.sum()
 
 
 @njit(cache=True, nogil=True)
-def _shift(kernel, dy, dx, my, mx):  # type: ignore[no-untyped-def]
-    """Return the middle (2 my + 1, 2 mx + 1) pixels of `kernel` moved by (dy, dx)."""
+def _shift(kernel, dy, dx, out):  # type: ignore[no-untyped-def]
+    """Write `kernel` moved by (dy, dx) into `out`, of the same shape."""
     h, w = kernel.shape
-    top, left = h // 2 - my, w // 2 - mx
     ty, tx = lanczos_taps(dy), lanczos_taps(dx)
-    middle = np.zeros((h, 2 * mx + 1))
-    for i in range(max(0, top - _A), min(h, h - top + _A)):
-        for j in range(2 * mx + 1):
-            total = 0.0
-            for t in range(max(0, _A - j - left), min(_TAPS, w + _A - j - left)):
-                total += tx[t] * kernel[i, left + j + t - _A]
-            middle[i, j] = total
-    out = np.zeros((2 * my + 1, 2 * mx + 1))
-    for i in range(2 * my + 1):
-        for t in range(max(0, _A - i - top), min(_TAPS, h + _A - i - top)):
+    wide = np.zeros(w + 2 * _A)
+    middle = np.zeros((h + 2 * _A, w))
+    for i in range(h):
+        wide[_A : _A + w] = kernel[i]
+        for t in range(_TAPS):
+            weight = tx[t]
+            for j in range(w):
+                middle[i + _A, j] += weight * wide[j + t]
+    line = np.zeros(w)
+    for i in range(h):
+        line[:] = 0.0
+        for t in range(_TAPS):
             weight = ty[t]
-            for j in range(2 * mx + 1):
-                out[i, j] += weight * middle[top + i + t - _A, j]
-    return out
+            for j in range(w):
+                line[j] += weight * middle[i + t, j]
+        for j in range(w):
+            out[i, j] = line[j]
 
 
 def shift_kernel(kernel: FloatArray, dy: float, dx: float) -> F64:
@@ -85,185 +84,172 @@ def shift_kernel(kernel: FloatArray, dy: float, dx: float) -> F64:
     ndarray, shape (h, w), float64
         A star at pixel (h // 2 + dy, w // 2 + dx) with the PSF `kernel`.
     """
-    kernel = np.asarray(kernel, np.float64)
-    moved: F64 = _shift(kernel, float(dy), float(dx), kernel.shape[0] // 2, kernel.shape[1] // 2)
-    return moved
+    kernel = np.ascontiguousarray(kernel, np.float64)
+    out = np.empty(kernel.shape)
+    _shift(kernel, float(dy), float(dx), out)
+    return out
 
 
 @njit(cache=True, nogil=True)
 def kernel_at(basis: F64, terms: F64) -> F64:
-    """Return sum over k of terms[k] basis[k] scaled to unit sum."""
+    """Return sum over k of terms[k] basis[k], scaled to unit sum."""
     n, h, w = basis.shape
     kernel = np.zeros((h, w))
     for k in range(n):
+        weight = terms[k]
         for i in range(h):
             for j in range(w):
-                kernel[i, j] += terms[k] * basis[k, i, j]
+                kernel[i, j] += weight * basis[k, i, j]
     return kernel / kernel.sum()
 
 
 @njit(cache=True, nogil=True)
-def _gather(image, weight, top, left, data, use):  # type: ignore[no-untyped-def]
-    """Copy the stamp whose corner is (top, left); `use` is False off the image and where weight is zero."""
-    h, w = data.shape
-    for i in range(h):
-        for j in range(w):
-            r, c = top + i, left + j
-            inside = 0 <= r < image.shape[0] and 0 <= c < image.shape[1]
-            use[i, j] = inside and weight[r, c] > 0
-            data[i, j] = image[r, c] if use[i, j] else 0.0
-
-
-@njit(cache=True, nogil=True)
-def _normal(data, use, models, radius):  # type: ignore[no-untyped-def]
-    """Return the normal matrix and vector of `data` on `models`, and the number of pixels used."""
-    m = models.shape[0]
-    h, w = data.shape
-    matrix, vector, count = np.zeros((m, m)), np.zeros(m), 0
-    for i in range(h):
-        for j in range(w):
-            if not use[i, j] or (i - h // 2) ** 2 + (j - w // 2) ** 2 > radius * radius:
-                continue
-            count += 1
-            for a in range(m):
-                vector[a] += models[a, i, j] * data[i, j]
-                for b in range(a + 1):
-                    matrix[a, b] += models[a, i, j] * models[b, i, j]
-    for a in range(m):
-        for b in range(a):
-            matrix[b, a] = matrix[a, b]
-    return matrix, vector, count
-
-
-@njit(cache=True, nogil=True)
-def _gradient(kernel, models):  # type: ignore[no-untyped-def]
-    """Fill models[1], models[2] with minus the derivatives of `kernel` along y and x."""
-    h, w = kernel.shape
-    for i in range(h):
-        for j in range(w):
-            up = kernel[i + 1, j] if i + 1 < h else 0.0
-            down = kernel[i - 1, j] if i > 0 else 0.0
-            right = kernel[i, j + 1] if j + 1 < w else 0.0
-            left = kernel[i, j - 1] if j > 0 else 0.0
-            models[1, i, j] = (down - up) / 2
-            models[2, i, j] = (left - right) / 2
-
-
-@njit(cache=True, nogil=True)
-def _fit_one(image, variance, base, y, x, radius, steps, out):  # type: ignore[no-untyped-def]
-    """Fit one star; write y, x, y_err, x_err, flux, flux_err, background, chi2, n into `out`."""
-    my, mx = min(base.shape[0] // 2, int(radius) + 1), min(base.shape[1] // 2, int(radius) + 1)
-    h, w = 2 * my + 1, 2 * mx + 1
-    data, use = np.empty((h, w)), np.empty((h, w), np.bool_)
-    models = np.ones((4, h, w))
-    y0, x0 = y, x
-    for step in range(steps + 1):
-        row, col = int(np.floor(y + 0.5)), int(np.floor(x + 0.5))
-        _gather(image, variance, row - h // 2, col - w // 2, data, use)
-        kernel = _shift(base, y - row, x - col, my, mx)
-        models[0] = kernel
-        _gradient(kernel, models)
-        matrix, vector, count = _normal(data, use, models, radius)
-        if count < 9 or matrix[0, 0] <= 0:
-            return
-        if step == steps:
-            break
-        solution = np.linalg.solve(matrix + np.eye(4) * 1e-12, vector)
-        if not solution[0] > 0:
-            break
-        y += max(-0.5, min(0.5, solution[1] / solution[0]))
-        x += max(-0.5, min(0.5, solution[2] / solution[0]))
-        if not (abs(y - y0) < 1.5 and abs(x - x0) < 1.5):
-            y, x = y0, x0
-    _finish(data, use, variance, models, matrix, vector, row - h // 2, col - w // 2, radius, out)
-    out[0], out[1], out[8] = y, x, count
-
-
-@njit(cache=True, nogil=True)
-def _finish(data, use, variance, models, matrix, vector, top, left, radius, out):  # type: ignore[no-untyped-def]
-    """Flux by the unweighted linear fit, with errors from the variance; position errors, chi2."""
-    h, w = data.shape
-    flux = vector[0] / matrix[0, 0]
-    noise, noise_y, noise_x, chi2 = 0.0, 0.0, 0.0, 0.0
-    for i in range(h):
-        for j in range(w):
-            if not use[i, j] or (i - h // 2) ** 2 + (j - w // 2) ** 2 > radius * radius:
-                continue
-            v = variance[top + i, left + j]
-            noise += models[0, i, j] ** 2 * v
-            noise_y += models[1, i, j] ** 2 * v
-            noise_x += models[2, i, j] ** 2 * v
-            chi2 += (data[i, j] - flux * models[0, i, j]) ** 2 / v
-    scale = abs(flux) if flux != 0 else 1.0
-    out[2] = np.sqrt(noise_y) / matrix[1, 1] / scale
-    out[3] = np.sqrt(noise_x) / matrix[2, 2] / scale
-    out[4] = flux
-    out[5] = np.sqrt(noise) / matrix[0, 0]
-    out[6] = 0.0
-    out[7] = chi2
-
-
-@njit(cache=True, nogil=True)
-def _fit_all(image, variance, basis, terms, y, x, radius, steps, out):  # type: ignore[no-untyped-def]
+def _stamps(basis, terms, y, x, out):  # type: ignore[no-untyped-def]
     for s in range(len(y)):
-        _fit_one(image, variance, kernel_at(basis, terms[s]), y[s], x[s], radius, steps, out[s])
+        row, col = np.floor(y[s] + 0.5), np.floor(x[s] + 0.5)
+        _shift(kernel_at(basis, terms[s]), y[s] - row, x[s] - col, out[s])
 
 
-def psf_fit(
-    image: F32, variance: F32, basis: F64, terms: F64, *, y: F64, x: F64, radius: float, steps: int = 0
-) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-    """Fit PSF fluxes, and positions when `steps` > 0, at many places.
-
-    The flux is the unweighted least-squares fit of the PSF (no bias from source noise in the weights); its
-    error comes from `variance`.
+def psf_stamps(basis: F64, terms: F64, *, y: F64, x: F64) -> F32:
+    """Return the PSF at many stars, each moved to its subpixel position within its central pixel.
 
     Parameters
     ----------
-    image, variance : ndarray, shape (ny, nx), float32
-        Background-subtracted; pixels with variance that is not positive (or NaN) are not used.
     basis : ndarray, shape (n_terms, h, w)
         PSF basis, see `model.psf.Psf`.
     terms : ndarray, shape (n, n_terms)
         Polynomial terms at each star.
     y, x : ndarray, shape (n,)
-        Positions in array pixels.
+        Positions in array pixels; finite.
+
+    Returns
+    -------
+    ndarray, shape (n, h, w), float32
+    """
+    basis = np.ascontiguousarray(basis, np.float64)
+    out = np.empty((len(y), *basis.shape[1:]), np.float32)
+    _stamps(basis, np.ascontiguousarray(terms, np.float64), np.asarray(y, float), np.asarray(x, float), out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def add_stamps(image: F32, cube: F32, y: F64, x: F64, flux: F64) -> None:
+    """Add stars to `image` in place.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx), float32
+        Written.
+    cube : ndarray, shape (n, h, w), float32
+        From `psf_stamps` at the same positions.
+    y, x, flux : ndarray, shape (n,)
+        Array pixels; a flux that is not finite adds nothing.
+    """
+    ny, nx = image.shape
+    h, w = cube.shape[1], cube.shape[2]
+    for s in range(len(y)):
+        top, left = int(np.floor(y[s] + 0.5)) - h // 2, int(np.floor(x[s] + 0.5)) - w // 2
+        f = np.float32(flux[s])
+        if f == 0 or not np.isfinite(f):
+            continue
+        for i in range(max(0, -top), min(h, ny - top)):
+            for j in range(max(0, -left), min(w, nx - left)):
+                image[top + i, left + j] += f * cube[s, i, j]
+
+
+@njit(cache=True, nogil=True)
+def _accumulate(image, variance, stamp, place, radius):  # type: ignore[no-untyped-def]
+    """Sum products of data and (PSF, -dPSF/dy, -dPSF/dx) over the pixels within `radius` that have variance.
+
+    Returns PP, Py, Px, yy, yx, xx; PD, yD, xD; sums of squares with variance for P, y, x; DD/v, PD/v, PP/v; count.
+    """
+    ny, nx = image.shape
+    h, w = stamp.shape
+    row, col = int(np.floor(place[0] + 0.5)), int(np.floor(place[1] + 0.5))
+    s = np.zeros(16)
+    reach = int(radius)
+    for i in range(max(1, h // 2 - reach), min(h - 1, h // 2 + reach + 1)):
+        r = row + i - h // 2
+        if r < 0 or r >= ny:
+            continue
+        for j in range(max(1, w // 2 - reach), min(w - 1, w // 2 + reach + 1)):
+            c = col + j - w // 2
+            if c < 0 or c >= nx or (i - h // 2) ** 2 + (j - w // 2) ** 2 > radius * radius:
+                continue
+            v = variance[r, c]
+            if not (v > 0 and v < np.inf):
+                continue
+            d, p = image[r, c], stamp[i, j]
+            gy, gx = (stamp[i - 1, j] - stamp[i + 1, j]) / 2, (stamp[i, j - 1] - stamp[i, j + 1]) / 2
+            s[0] += p * p
+            s[1] += p * gy
+            s[2] += p * gx
+            s[3] += gy * gy
+            s[4] += gy * gx
+            s[5] += gx * gx
+            s[6] += p * d
+            s[7] += gy * d
+            s[8] += gx * d
+            s[9] += p * p * v
+            s[10] += gy * gy * v
+            s[11] += gx * gx * v
+            s[12] += d * d / v
+            s[13] += p * d / v
+            s[14] += p * p / v
+            s[15] += 1
+    return s
+
+
+@njit(cache=True, nogil=True)
+def _fit(image, variance, cube, places, radius, out):  # type: ignore[no-untyped-def]
+    for n in range(len(cube)):
+        s = _accumulate(image, variance, cube[n], places[n], radius)
+        if s[15] < 9 or not s[0] > 0:
+            continue
+        flux = s[6] / s[0]
+        out[n, 0], out[n, 1] = flux, np.sqrt(s[9]) / s[0]
+        matrix = np.array([[s[0], s[1], s[2]], [s[1], s[3], s[4]], [s[2], s[4], s[5]]])
+        for k in range(3):
+            matrix[k, k] *= 1 + 1e-9
+        solution = np.linalg.solve(matrix, np.array([s[6], s[7], s[8]]))
+        out[n, 2], out[n, 3] = solution[1], solution[2]
+        out[n, 4], out[n, 5] = np.sqrt(s[10]) / s[3], np.sqrt(s[11]) / s[5]
+        out[n, 6] = s[12] - 2 * flux * s[13] + flux * flux * s[14]
+        out[n, 7] = s[15]
+
+
+def fit_stamps(image: F32, variance: F32, cube: F32, *, y: F64, x: F64, radius: float) -> Records:
+    """Fit the PSF to an image, or to what is left of it, at many places.
+
+    The fit is unweighted, so that the noise of the light does not bias it; errors come from `variance`.
+
+    Parameters
+    ----------
+    image, variance : ndarray, shape (ny, nx), float32
+        Background-subtracted; pixels whose variance is not positive and finite are not used.
+    cube : ndarray, shape (n, h, w), float32
+        From `psf_stamps` at the same positions.
+    y, x : ndarray, shape (n,)
+        Array pixels.
     radius
         Pixels farther from the star's central pixel are left out.
-    steps
-        Gauss-Newton steps for the position.
 
     Returns
     -------
     ndarray, shape (n,)
-        `PSF_FIT_DTYPE`; NaN flux where fewer than 9 pixels can be used.
+        `PSF_FIT_DTYPE`; NaN where fewer than 9 pixels can be used.
     """
-    out = np.full((len(y), 9), np.nan)
-    out[:, 0], out[:, 1], out[:, 8] = y, x, 0
-    basis = np.ascontiguousarray(basis, np.float64)
-    _fit_all(image, variance, basis, np.ascontiguousarray(terms, np.float64), np.asarray(y, float),
-             np.asarray(x, float), float(radius), int(steps), out)  # fmt: skip
-    result = np.empty(len(y), PSF_FIT_DTYPE)
-    for column, name in enumerate(PSF_FIT_DTYPE.names or ()):
-        result[name] = out[:, column]
-    return result
+    out = np.full((len(y), 8), np.nan)
+    places = np.column_stack([np.asarray(y, float), np.asarray(x, float)])
+    _fit(image, variance, cube, places, float(radius), out)
+    return out.view(PSF_FIT_DTYPE).reshape(len(y))
 
 
-def psf_flux(image: F32, variance: F32, kernel: FloatArray, y: float, x: float) -> tuple[float, float, float]:
-    """Return (flux, error, chi2 per pixel) of one PSF fitted at (y, x), array pixels; NaN where it cannot be."""
-    fit = psf_fit(image, variance, np.asarray(kernel, float)[None], np.ones((1, 1)),
-                  y=np.array([y]), x=np.array([x]), radius=float(max(kernel.shape)))[0]  # fmt: skip
-    return float(fit["flux"]), float(fit["flux_err"]), float(fit["chi2"] / max(fit["n_pixels"], 1))
-
-
-@njit(cache=True, nogil=True)
-def render_psf(image: F32, basis: F64, terms: F64, y: F64, x: F64, flux: F64) -> None:
-    """Add stars of `flux` at array positions (y, x) to `image` in place; `terms` has shape (n, n_terms)."""
-    ny, nx = image.shape
-    h, w = basis.shape[1], basis.shape[2]
-    for s in range(len(y)):
-        row, col = int(np.floor(y[s] + 0.5)), int(np.floor(x[s] + 0.5))
-        kernel = _shift(kernel_at(basis, terms[s]), y[s] - row, x[s] - col, h // 2, w // 2)
-        top, left = row - h // 2, col - w // 2
-        for i in range(max(0, -top), min(h, ny - top)):
-            for j in range(max(0, -left), min(w, nx - left)):
-                image[top + i, left + j] += np.float32(flux[s] * kernel[i, j])
+def psf_flux(
+    image: F32, variance: F32, kernel: FloatArray, *, y: float, x: float, radius: float = 100.0
+) -> tuple[float, float, float]:
+    """Return (flux, error, chi2 per pixel) of one PSF at (y, x), array pixels; NaN where it cannot be fitted."""
+    at_y, at_x = np.array([float(y)]), np.array([float(x)])
+    cube = psf_stamps(np.asarray(kernel, float)[None], np.ones((1, 1)), y=at_y, x=at_x)
+    fit = fit_stamps(image, variance, cube, y=at_y, x=at_x, radius=radius)[0]
+    return float(fit["flux"]), float(fit["flux_err"]), float(fit["chi2"] / fit["n_pixels"])

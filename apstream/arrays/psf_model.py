@@ -1,9 +1,9 @@
 """Solve for a PSF that is a pixel basis varying over the field as a polynomial.
 
 The model is used forward: every star's data are compared with the PSF at its place, moved to its subpixel
-position by `psf.shift_kernel`. What is left over is moved back and corrects the basis by weighted, regularised least
-squares, pixel by pixel. At convergence the residuals of the stars vanish in the mean, so that the smoothing of the
-shift operator does not enter the model.
+position by `psf.shift_kernel`. What is left over is moved back and corrects the basis by weighted, regularised
+least squares, pixel by pixel. At convergence the residuals of the stars vanish in the mean, so that the
+smoothing of the shift operator does not enter the model.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from apstream.arrays.moments import adaptive_moments
-from apstream.arrays.polynomial import n_terms, poly_terms
-from apstream.arrays.psf import kernel_at, psf_fit, render_psf, shift_kernel
+from apstream.arrays.moments import FWHM_PER_SIGMA, adaptive_moments
+from apstream.arrays.polynomial import degree_of, n_terms, poly_terms
+from apstream.arrays.psf import add_stamps, fit_stamps, psf_stamps, shift_kernel
+from apstream.arrays.sources import Shapes
 from apstream.arrays.stars import degree_for
 from apstream.arrays.stats import mad_sigma
 from apstream.arrays.types import F32, F64, BoolArray, IntArray
@@ -37,18 +38,33 @@ class PsfSolution:
     chi2: F64  # (n,) per pixel, in the core
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Scene:
     """The stars of a fit and all sources that touch them; the first `n` are the PSF stars."""
 
-    image: F32
+    residual: F32  # the image less all sources as they are modelled now
     variance: F32
     n: int
     y: F64
     x: F64
-    ty: F64
-    tx: F64
     flux: F64
+    cube: F32  # moved kernels, one per source
+    noise: F64  # (n, 2) sky variance of the PSF stars, variance per unit of their light
+    radius: float  # of the fits
+
+    def terms(self, basis: F64) -> F64:
+        """Return the polynomial terms at the sources, as many as `basis` has."""
+        ny, nx = self.residual.shape
+        ty, tx = (self.y - (ny - 1) / 2) / max(ny / 2, 1), (self.x - (nx - 1) / 2) / max(nx / 2, 1)
+        return np.ascontiguousarray(poly_terms(ty, tx, degree_of(len(basis))).T)
+
+    def add(self, flux: F64) -> None:
+        """Add light to the residual."""
+        add_stamps(self.residual, self.cube, self.y, self.x, flux)
+
+    def model(self, basis: F64) -> None:
+        """Make the cube of kernels from `basis`; the residual must hold no modelled light."""
+        self.cube = psf_stamps(basis, self.terms(basis), y=self.y, x=self.x)
 
 
 def moffat_kernel(fwhm: float, half: int, beta: float = _BETA) -> F64:
@@ -62,15 +78,7 @@ def moffat_kernel(fwhm: float, half: int, beta: float = _BETA) -> F64:
 
 
 def fit_psf(
-    image: F32,
-    variance: F32,
-    *,
-    stars: tuple[F64, F64, F64],
-    others: tuple[F64, F64, F64],
-    fwhm: float,
-    half: int,
-    degree: int = 2,
-    iterations: int = 4,
+    image: F32, variance: F32, shapes: Shapes, chosen: BoolArray, *, half: int, degree: int = 2, iterations: int = 4
 ) -> PsfSolution:
     """Solve for the PSF.
 
@@ -78,58 +86,64 @@ def fit_psf(
     ----------
     image, variance : ndarray, shape (ny, nx), float32
         Background-subtracted; variance not positive or NaN where a pixel must not be used.
-    stars
-        y, x, flux of the PSF stars, array pixels.
-    others
-        y, x, flux of all other sources; those near a star are fitted and subtracted along.
-    fwhm
-        First guess, pixels.
+    shapes
+        All sources; those near a PSF star are fitted and subtracted along.
+    chosen : ndarray, shape (n,), bool
+        The PSF stars.
     half
         The basis has side 2 half + 1.
     degree
-        Highest polynomial degree; fewer stars than four a term lower it.
+        Highest polynomial degree; fewer stars than five a term lower it.
     iterations
         Corrections of the basis.
 
     Returns
     -------
     PsfSolution
-        The polynomial's domain is the whole array, as `Box.normalize` has it.
+        Arrays have one element per PSF star; the polynomial's domain is the whole array, as `Box.normalize` has it.
     """
-    scene = _scene(image, variance, stars, others, reach=2.0 * half)
-    used = np.ones(scene.n, bool)
+    fwhm = float(np.median(shapes.sigma[chosen])) * FWHM_PER_SIGMA
     basis = moffat_kernel(fwhm, half)[None]
-    chi2 = np.ones(scene.n)
+    scene = _scene(image, variance, shapes, chosen, radius=max(1.2 * fwhm, 2.5), reach=2.0 * half)
+    scene.noise = _star_noise(scene, basis)
+    used, chi2 = np.ones(scene.n, bool), np.ones(scene.n)
     for step in range(iterations):
-        last = step == iterations - 1
-        now = degree_for(int(used.sum()), degree if step else 0)
-        basis = _extend(basis, now)
-        residual = _settle(scene, basis, fwhm, first=step == 0)
-        stamps, usable = _stamps(residual, scene, half)
-        chi2 = _core_chi2(stamps, usable, scene, basis, 1.5 * fwhm)
-        if step:
-            used = _survivors(chi2, used)
-        basis = _correct(basis, scene, stamps, usable, used)
-        basis = _center(basis, scene, fwhm) if not last else basis
+        basis = _extend(basis, degree_for(int(used.sum()), degree if step else 0))
+        _settle(scene, basis, rounds=3 if step == 0 else 1)
+        stamps, usable = _stamps(scene, half)
+        models = _models(scene, basis)
+        noise = _noise_model(scene, models)
+        chi2 = _core_chi2(stamps, usable, noise, 1.5 * fwhm)
+        used = _survivors(chi2, used) if step else used
+        scene.add(scene.flux)
+        basis = _correct(basis, scene, (stamps, usable, models, noise), used)
+        basis = _center(basis, scene, fwhm)
     n = scene.n
     return PsfSolution(basis, used, scene.flux[:n], scene.y[:n], scene.x[:n], chi2)
 
 
 def _scene(
-    image: F32, variance: F32, stars: tuple[F64, F64, F64], others: tuple[F64, F64, F64], *, reach: float
+    image: F32, variance: F32, shapes: Shapes, chosen: BoolArray, *, radius: float, reach: float
 ) -> _Scene:
-    near = np.zeros(0, int)
-    if len(others[0]) and len(stars[0]):
-        tree = cKDTree(np.column_stack(others[:2]))
-        lists = tree.query_ball_point(np.column_stack(stars[:2]), reach)
-        near = np.unique(np.concatenate([np.asarray(item, int) for item in lists]))
-    y, x, flux = (
-        np.concatenate([np.asarray(s, float), np.asarray(o, float)[near]])
-        for s, o in zip(stars, others, strict=True)
+    """Gather the PSF stars and the sources within `reach` of them."""
+    index = np.flatnonzero(chosen)
+    others = np.flatnonzero(~chosen & np.isfinite(shapes.flux))
+    if others.size:
+        tree = cKDTree(np.column_stack([shapes.y[index], shapes.x[index]]))
+        distance, _ = tree.query(np.column_stack([shapes.y[others], shapes.x[others]]), distance_upper_bound=reach)
+        others = others[np.isfinite(distance)]
+    every = np.concatenate([index, others])
+    return _Scene(
+        residual=image.copy(),
+        variance=variance,
+        n=len(index),
+        y=shapes.y[every].copy(),
+        x=shapes.x[every].copy(),
+        flux=np.maximum(shapes.flux[every], 0.0),
+        cube=np.zeros((0, 1, 1), np.float32),
+        noise=np.zeros((0, 2)),
+        radius=radius,
     )
-    ny, nx = image.shape
-    ty, tx = (y - (ny - 1) / 2) / max(ny / 2, 1), (x - (nx - 1) / 2) / max(nx / 2, 1)
-    return _Scene(image, variance, len(stars[0]), y, x, ty, tx, np.nan_to_num(flux))
 
 
 def _extend(basis: F64, degree: int) -> F64:
@@ -140,95 +154,94 @@ def _extend(basis: F64, degree: int) -> F64:
     return out
 
 
-def _terms(scene: _Scene, basis: F64) -> F64:
-    degree = {1: 0, 3: 1, 6: 2, 10: 3, 15: 4}[len(basis)]
-    return np.ascontiguousarray(poly_terms(scene.ty, scene.tx, degree).T)
-
-
-def _settle(scene: _Scene, basis: F64, fwhm: float, *, first: bool) -> F32:
-    """Refine fluxes and positions with all sources subtracted in turn; return the residual image."""
-    terms = _terms(scene, basis)
-    radius = max(1.2 * fwhm, 2.5)
-    for _ in range(3 if first else 2):
-        residual = scene.image.copy()
-        render_psf(residual, basis, terms, scene.y, scene.x, -scene.flux)
-        fit = psf_fit(residual, scene.variance, basis, terms, y=scene.y, x=scene.x, radius=radius)
-        change = np.nan_to_num(fit["flux"])
+def _settle(scene: _Scene, basis: F64, *, rounds: int) -> None:
+    """Subtract all sources with `basis`; refine fluxes, and the places of the PSF stars, on what is left."""
+    scene.model(basis)
+    scene.add(-scene.flux)
+    for _ in range(rounds):
+        fit = fit_stamps(scene.residual, scene.variance, scene.cube, y=scene.y, x=scene.x, radius=scene.radius)
         # Neighbours share light: take part of the correction, and never let a flux turn negative.
-        scene.flux = np.maximum(scene.flux + 0.8 * change, 0.0)
-    residual = scene.image.copy()
-    render_psf(residual, basis, terms, scene.y, scene.x, -scene.flux)
-    _refine_positions(residual, scene, basis, terms, radius)
-    residual = scene.image.copy()
-    render_psf(residual, basis, terms, scene.y, scene.x, -scene.flux)
-    return residual
+        change = np.maximum(0.8 * np.nan_to_num(fit["flux"]), -scene.flux)
+        scene.add(-change)
+        scene.flux = scene.flux + change
+    _refine_places(scene, basis)
 
 
-def _refine_positions(residual: F32, scene: _Scene, basis: F64, terms: F64, radius: float) -> None:
-    """Fit position corrections of the PSF stars, each with its own light put back."""
+def _refine_places(scene: _Scene, basis: F64) -> None:
+    """Take one Gauss-Newton step of the PSF stars' positions on the residual, and subtract them anew."""
     n = scene.n
-    half = basis.shape[1] // 2
-    for s in range(n):
-        r, c = int(np.floor(scene.y[s] + 0.5)), int(np.floor(scene.x[s] + 0.5))
-        r0, c0 = max(0, r - half), max(0, c - half)
-        part = np.ascontiguousarray(residual[r0 : r + half + 1, c0 : c + half + 1])
-        noise = np.ascontiguousarray(scene.variance[r0 : r + half + 1, c0 : c + half + 1])
-        y, x = scene.y[s : s + 1] - r0, scene.x[s : s + 1] - c0
-        render_psf(part, basis, terms[s : s + 1], y, x, scene.flux[s : s + 1])
-        fit = psf_fit(part, noise, basis, terms[s : s + 1], y=y, x=x, radius=radius, steps=3)[0]
-        if np.isfinite(fit["flux"]) and fit["flux"] > 0:
-            scene.y[s], scene.x[s], scene.flux[s] = fit["y"] + r0, fit["x"] + c0, fit["flux"]
+    fit = fit_stamps(
+        scene.residual, scene.variance, scene.cube[:n], y=scene.y[:n], x=scene.x[:n], radius=scene.radius
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        dy, dx = (np.clip(np.nan_to_num(fit[c] / scene.flux[:n], posinf=0, neginf=0), -0.3, 0.3) for c in ("fdy", "fdx"))
+    y, x, flux = scene.y[:n], scene.x[:n], scene.flux[:n]
+    add_stamps(scene.residual, scene.cube[:n], y, x, flux)
+    y += dy
+    x += dx
+    scene.cube[:n] = psf_stamps(basis, scene.terms(basis)[:n], y=y, x=x)
+    add_stamps(scene.residual, scene.cube[:n], y, x, -flux)
 
 
-def _stamps(residual: F32, scene: _Scene, half: int) -> tuple[F64, BoolArray]:
-    """Cut residual stamps of the PSF stars, less their outer median; second, which pixels may be used."""
-    side, n = 2 * half + 1, scene.n
-    stamps, usable = np.zeros((n, side, side)), np.zeros((n, side, side), bool)
-    ny, nx = residual.shape
+def _cut(image: F32, y: F64, x: F64, half: int) -> F64:
+    """Return stamps (n, side, side) of `image`; NaN off the image."""
+    ny, nx = image.shape
     offsets = np.arange(-half, half + 1)
-    ring = np.hypot(offsets[:, None], offsets[None, :]) > 0.85 * half
-    for s in range(n):
-        rows = int(np.floor(scene.y[s] + 0.5)) + offsets
-        cols = int(np.floor(scene.x[s] + 0.5)) + offsets
-        inside = np.ix_((rows >= 0) & (rows < ny), (cols >= 0) & (cols < nx))
-        take = np.ix_(rows[(rows >= 0) & (rows < ny)], cols[(cols >= 0) & (cols < nx)])
-        stamps[s][inside] = residual[take]
-        usable[s][inside] = scene.variance[take] > 0
-        outer = stamps[s][ring & usable[s]]
-        if outer.size > 10:
-            stamps[s] -= np.median(outer)
-        stamps[s][~usable[s]] = 0
-    return stamps, usable
+    rows = np.floor(y + 0.5).astype(int)[:, None, None] + offsets[:, None]
+    cols = np.floor(x + 0.5).astype(int)[:, None, None] + offsets[None, :]
+    inside = (rows >= 0) & (rows < ny) & (cols >= 0) & (cols < nx)
+    return np.where(inside, image[np.clip(rows, 0, ny - 1), np.clip(cols, 0, nx - 1)], np.nan).astype(np.float64)
 
 
-def _noise_model(scene: _Scene, models: F64, usable: BoolArray) -> F64:
-    """Return a smooth variance for each star's pixels: its sky, plus the share of its light, plus model error."""
-    out = np.empty_like(models)
-    half = models.shape[1] // 2
-    for s in range(scene.n):
-        r, c = int(np.floor(scene.y[s] + 0.5)), int(np.floor(scene.x[s] + 0.5))
-        part = scene.variance[max(0, r - half) : r + half + 1, max(0, c - half) : c + half + 1]
-        good = part[part > 0]
-        sky = float(np.percentile(good, 30)) if good.size else 1.0
-        core = scene.variance[max(0, r - 1) : r + 2, max(0, c - 1) : c + 2]
-        peak = scene.flux[s] * models[s, half - 1 : half + 2, half - 1 : half + 2].mean()
-        core = core[core > 0]
-        share = max(float(core.mean()) - sky, 0.0) / peak if core.size and peak > 0 else 0.0
-        light = np.maximum(scene.flux[s] * models[s], 0)
-        out[s] = sky + share * light + (0.01 * light) ** 2 + 1e-12 * sky
-    return out
+def _rings(half: int) -> F64:
+    """Return the distance of each pixel of a stamp from its middle."""
+    offsets = np.arange(-half, half + 1)
+    return np.asarray(np.hypot(offsets[:, None], offsets[None, :]))
+
+
+def _stamps(scene: _Scene, half: int) -> tuple[F64, BoolArray]:
+    """Cut residual stamps of the PSF stars, less their outer median; second, which pixels may be used."""
+    n = scene.n
+    stamps = _cut(scene.residual, scene.y[:n], scene.x[:n], half)
+    usable = np.isfinite(stamps) & (_cut(scene.variance, scene.y[:n], scene.x[:n], half) > 0)
+    ring = _rings(half) > 0.85 * half
+    outer = np.where(usable & ring, stamps, np.nan)[:, ring]
+    enough = np.isfinite(outer).sum(axis=1) > 10
+    level = np.zeros(n)
+    level[enough] = np.nanmedian(outer[enough], axis=1)
+    return np.where(usable, stamps - level[:, None, None], 0.0), usable
+
+
+def _star_noise(scene: _Scene, basis: F64) -> F64:
+    """Return for each PSF star the variance of its sky, and the variance that comes with a unit of its light."""
+    n, half = scene.n, basis.shape[1] // 2
+    variance = _cut(scene.variance, scene.y[:n], scene.x[:n], half)
+    variance[~(variance > 0)] = np.nan
+    lost = ~np.isfinite(variance).any(axis=(1, 2))
+    variance[lost] = 1.0
+    sky = np.nanpercentile(variance.reshape(n, -1), 30, axis=1)
+    core = np.where(_rings(half) < 1.5, variance, np.nan)
+    core[~np.isfinite(core).any(axis=(1, 2)), half, half] = 0.0
+    top = np.nanmean(core.reshape(n, -1), axis=1)
+    peak = scene.flux[:n] * basis[0][_rings(half) < 1.5].mean()
+    share = np.maximum(top - sky, 0) / np.maximum(peak, 1e-30)
+    return np.column_stack([sky, np.where(peak > 0, share, 0.0)])
+
+
+def _noise_model(scene: _Scene, models: F64) -> F64:
+    """Return a smooth variance of the stars' pixels: sky, the share of the light, and 1 % model error."""
+    light = np.maximum(scene.flux[: scene.n, None, None] * models, 0)
+    sky, share = scene.noise[:, 0, None, None], scene.noise[:, 1, None, None]
+    return np.asarray(sky + share * light + (0.01 * light) ** 2)
 
 
 def _models(scene: _Scene, basis: F64) -> F64:
-    terms = _terms(scene, basis)[: scene.n]
-    return np.array([kernel_at(basis, t) for t in terms]).reshape(scene.n, *basis.shape[1:])
+    """Return the centred kernels of the PSF stars."""
+    return np.einsum("st,tij->sij", scene.terms(basis)[: scene.n], basis)
 
 
-def _core_chi2(stamps: F64, usable: BoolArray, scene: _Scene, basis: F64, radius: float) -> F64:
-    half = stamps.shape[1] // 2
-    offsets = np.arange(-half, half + 1)
-    core = (np.hypot(offsets[:, None], offsets[None, :]) <= radius) & usable
-    noise = _noise_model(scene, _models(scene, basis), usable)
+def _core_chi2(stamps: F64, usable: BoolArray, noise: F64, radius: float) -> F64:
+    core = (_rings(stamps.shape[1] // 2) <= radius) & usable
     return np.asarray((stamps**2 / noise * core).sum(axis=(1, 2)) / np.maximum(core.sum(axis=(1, 2)), 1))
 
 
@@ -241,22 +254,19 @@ def _survivors(chi2: F64, used: BoolArray) -> BoolArray:
     return new if new.sum() >= 3 else used
 
 
-def _correct(basis: F64, scene: _Scene, stamps: F64, usable: BoolArray, used: BoolArray) -> F64:
-    """Return the basis that fits model + moved-back residuals, normalised to unit sum everywhere."""
+def _correct(
+    basis: F64, scene: _Scene, parts: tuple[F64, BoolArray, F64, F64], used: BoolArray
+) -> F64:
+    """Return the basis that fits models + moved-back residuals; `parts`: stamps, usable, models, noise."""
     index: IntArray = np.flatnonzero(used & (scene.flux[: scene.n] > 0))
     if index.size == 0:
         return basis
-    models = _models(scene, basis)
-    noise = _noise_model(scene, models, usable)
+    stamps, usable, models, noise = (part[index] for part in parts)
     flux = scene.flux[index, None, None]
-    target = np.empty((index.size, *basis.shape[1:]))
-    weight = np.empty_like(target)
-    for k, s in enumerate(index):
-        dy, dx = scene.y[s] - np.floor(scene.y[s] + 0.5), scene.x[s] - np.floor(scene.x[s] + 0.5)
-        target[k] = models[s] + shift_kernel(stamps[s], -dy, -dx) / scene.flux[s]
-        weight[k] = usable[s]
-    weight *= flux**2 / noise[index]
-    return _normalise(_solve(target, weight, _terms(scene, basis)[index], basis))
+    dy, dx = (v - np.floor(v + 0.5) for v in (scene.y[index], scene.x[index]))
+    back = np.array([shift_kernel(stamp, -a, -b) for stamp, a, b in zip(stamps, dy, dx, strict=True)])
+    weight = usable * flux**2 / noise
+    return _normalise(_solve(models + back / flux, weight, scene.terms(basis)[index], basis))
 
 
 def _solve(target: F64, weight: F64, terms: F64, basis: F64) -> F64:
@@ -278,9 +288,7 @@ def _solve(target: F64, weight: F64, terms: F64, basis: F64) -> F64:
 
 def _round_profile(values: F64, shape: tuple[int, ...]) -> F64:
     """Return the azimuthal mean of `values` at each pixel, not below zero."""
-    half = shape[0] // 2
-    offsets = np.arange(-half, half + 1)
-    ring = np.rint(np.hypot(offsets[:, None], offsets[None, :])).astype(int).ravel()
+    ring = np.rint(_rings(shape[0] // 2)).astype(int).ravel()
     mean = np.bincount(ring, values) / np.maximum(np.bincount(ring), 1)
     return np.asarray(np.maximum(mean, 0)[ring])
 
@@ -302,8 +310,7 @@ def _pedestal(kernel: F64, *, slope: float = 5.0) -> float:
     A constant in the PSF cannot be told from the stars' local backgrounds; the outer profile decides.
     """
     half = kernel.shape[0] // 2
-    offsets = np.arange(-half, half + 1)
-    radius = np.hypot(offsets[:, None], offsets[None, :])
+    radius = _rings(half)
     inner = float(np.mean(kernel[np.abs(radius - 0.6 * half) < max(0.08 * half, 0.5)]))
     outer = float(np.mean(kernel[np.abs(radius - 0.95 * half) < max(0.08 * half, 0.5)]))
     fall = (0.95 / 0.6) ** -slope

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import sep
 from numba import njit
 
 from apstream.arrays.moments import FWHM_PER_SIGMA, adaptive_moments
 from apstream.arrays.peaks import find_peaks, footprints, gaussian_smooth, matched_noise
-from apstream.arrays.psf import psf_fit, render_psf
+from apstream.arrays.psf import add_stamps, fit_stamps, psf_stamps
 from apstream.arrays.types import F32, F64, BoolArray, IntArray, Records
 
-__all__ = ["Shapes", "Sky", "aperture_sums", "detect", "flags_near", "psf_photometry", "source_mask"]
+__all__ = ["LocalPsf", "Photometry", "Shapes", "Sky", "aperture_sums", "detect", "flags_near", "psf_photometry", "source_mask"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +62,27 @@ class Shapes:
     def take(self, index: IntArray | BoolArray) -> Shapes:
         """Return the chosen rows."""
         return Shapes(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalPsf:
+    """A PSF basis (n_terms, h, w) and the polynomial terms (n, n_terms) at n sources."""
+
+    basis: F64
+    terms: F64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Photometry:
+    """PSF fluxes of sources; positions in array pixels, `chi2` per pixel."""
+
+    y: F64
+    x: F64
+    y_err: F64
+    x_err: F64
+    flux: F64
+    flux_err: F64
+    chi2: F64
 
 
 def detect(image: F32, bad: BoolArray, sky: Sky, *, fwhm: float, n_sigma: float, limit: int) -> Shapes:
@@ -121,7 +141,7 @@ def _shapes(found: Records, sky: Sky) -> Shapes:
 def source_mask(
     image: F32, sky: Sky, *, fwhm: float, n_sigma: float, grow: int, most: float = 0.4
 ) -> BoolArray:
-    """Return True on sources; the threshold rises until at most the fraction `most` is covered (crowded fields)."""
+    """Return True on sources; the threshold rises until at most `most` of the image is covered."""
     sigma = fwhm / FWHM_PER_SIGMA
     smooth = gaussian_smooth(image, sigma)
     noise = matched_noise(sky.rms, sigma)
@@ -153,69 +173,99 @@ def flags_near(mask: IntArray, *, y: F64, x: F64, radius: float) -> IntArray:
 
 
 def psf_photometry(
-    image: F32, variance: F32, basis: F64, terms: F64, *, shapes: Shapes, radius: float, passes: int = 2
-) -> tuple[Records, F32]:
-    """Fit PSF fluxes of all sources, each with the light of the others subtracted.
+    image: F32, variance: F32, psf: LocalPsf, shapes: Shapes, *, radius: float, rounds: int = 3
+) -> tuple[Photometry, F32]:
+    """Fit PSF fluxes and positions of all sources, each with the light of the others subtracted.
 
     Parameters
     ----------
     image, variance : ndarray, shape (ny, nx), float32
-        See `psf.psf_fit`.
-    terms : ndarray, shape (n, n_terms)
-        Polynomial terms at the sources.
+        See `psf.fit_stamps`.
+    psf
+        At the sources.
+    shapes
+        Where the sources are, and their fluxes to begin with.
     radius
         Of the fit, pixels.
-    passes
-        Rounds of subtracting and fitting what is left.
+    rounds
+        Rounds of fitting what is left and subtracting anew.
 
     Returns
     -------
-    fits : ndarray, shape (n,)
-        `psf.PSF_FIT_DTYPE`; positions refined.
+    photometry
+        NaN where there are too few pixels.
     residual : ndarray, shape (ny, nx), float32
         The image less all sources.
     """
-    fits = psf_fit(image, variance, basis, terms, y=shapes.y, x=shapes.x, radius=radius, steps=2)
-    flux = np.nan_to_num(fits["flux"])
-    flux = np.maximum(flux, 0)
+    y, x = shapes.y.copy(), shapes.x.copy()
+    flux = np.maximum(np.nan_to_num(shapes.flux), 0.0)
     residual = image.copy()
-    render_psf(residual, basis, terms, fits["y"], fits["x"], -flux)
-    for _ in range(passes):
-        rest = psf_fit(residual, variance, basis, terms, y=fits["y"], x=fits["x"], radius=radius)
-        change = np.maximum(0.8 * np.nan_to_num(rest["flux"]), -flux)
-        render_psf(residual, basis, terms, fits["y"], fits["x"], -change)
+    for step in range(rounds):
+        cube = psf_stamps(psf.basis, psf.terms, y=y, x=x)
+        add_stamps(residual, cube, y, x, -flux)
+        fit = fit_stamps(residual, variance, cube, y=y, x=x, radius=radius)
+        change = np.maximum((0.8 if step < rounds - 1 else 1.0) * np.nan_to_num(fit["flux"]), -flux)
+        if step == rounds - 1:
+            add_stamps(residual, cube, y, x, -change)
+            flux = flux + change
+            break
+        add_stamps(residual, cube, y, x, flux)
         flux = flux + change
-    fits["chi2"] = rest["chi2"] if passes else fits["chi2"]
-    fits["flux"] = np.where(np.isfinite(fits["flux"]), flux, np.nan)
-    return fits, residual
+        y, x = y + _step(fit["fdy"], flux, fit["flux_err"]), x + _step(fit["fdx"], flux, fit["flux_err"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        y_err, x_err = fit["fdy_err"] / flux, fit["fdx_err"] / flux
+    lost = ~np.isfinite(fit["flux"])
+    flux = np.where(lost, np.nan, flux)
+    return Photometry(y, x, y_err, x_err, flux, fit["flux_err"], fit["chi2"] / fit["n_pixels"]), residual
+
+
+def _step(moment: F64, flux: F64, error: F64) -> F64:
+    """Return a position correction in pixels, at most 0.3; none for sources too faint to be moved."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        step = np.where(flux > 5 * error, moment / flux, 0.0)
+    return np.clip(np.nan_to_num(step), -0.3, 0.3)
+
+
+@njit(cache=True, nogil=True)
+def _sum_circles(image, variance, places, radius, out):  # type: ignore[no-untyped-def]
+    ny, nx = image.shape
+    reach = int(radius) + 2
+    for n in range(len(places)):
+        y, x = places[n]
+        row, col = int(np.floor(y + 0.5)), int(np.floor(x + 0.5))
+        for r in range(max(0, row - reach), min(ny, row + reach + 1)):
+            for c in range(max(0, col - reach), min(nx, col + reach + 1)):
+                weight = min(max(radius + 0.5 - np.sqrt((r - y) ** 2 + (c - x) ** 2), 0.0), 1.0)
+                v = variance[r, c]
+                if weight > 0 and v > 0 and v < np.inf:
+                    out[n, 0] += weight * image[r, c]
+                    out[n, 1] += weight * v
 
 
 def aperture_sums(
-    residual: F32, variance: F32, bad: BoolArray, fits: Records, *, basis: F64, terms: F64, radius: float
+    residual: F32, variance: F32, photometry: Photometry, psf: LocalPsf, *, radius: float
 ) -> tuple[F64, F64]:
-    """Return aperture fluxes and errors of sources from the image less all sources, each one's light put back.
+    """Return aperture fluxes and errors from the image less all sources, each source's own light put back.
+
+    Pixels on the rim count by how far they reach inside (linear in their distance); pixels without
+    variance count as the model has them.
 
     Parameters
     ----------
-    residual, fits
+    residual, photometry
         From `psf_photometry`.
     radius
         Of the aperture, pixels.
     """
-    good = np.isfinite(variance) & (variance > 0) & ~bad
-    values = np.where(good, residual, np.float32(0))
-    noise = np.where(good, variance, np.float32(0))
-    y, x = fits["y"], fits["x"]
-    rest, _, _ = sep.sum_circle(values, x, y, radius, subpix=3)
-    var, _, _ = sep.sum_circle(noise, x, y, radius, subpix=1)
-    inside = _enclosed(basis, terms, radius)
-    return rest + fits["flux"] * inside, np.sqrt(np.maximum(var, 0))
+    out = np.zeros((len(photometry.y), 2))
+    _sum_circles(residual, variance, np.column_stack([photometry.y, photometry.x]), float(radius), out)
+    return out[:, 0] + photometry.flux * _enclosed(psf, radius), np.sqrt(out[:, 1])
 
 
-def _enclosed(basis: F64, terms: F64, radius: float) -> F64:
-    """Return the fraction of the PSF's light within `radius`, for each row of `terms`."""
-    half = basis.shape[1] // 2
+def _enclosed(psf: LocalPsf, radius: float) -> F64:
+    """Return the fraction of the PSF's light within `radius`, for each source."""
+    half = psf.basis.shape[1] // 2
     offsets = np.arange(-half, half + 1)
     inside = np.clip(radius + 0.5 - np.hypot(offsets[:, None], offsets[None, :]), 0, 1)
-    part = np.sum(basis * inside, axis=(1, 2))
-    return np.asarray((terms @ part) / (terms @ basis.sum(axis=(1, 2))))
+    part = np.sum(psf.basis * inside, axis=(1, 2))
+    return np.asarray((psf.terms @ part) / (psf.terms @ psf.basis.sum(axis=(1, 2))))

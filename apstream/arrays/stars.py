@@ -13,8 +13,8 @@ __all__ = ["contamination", "degree_for", "stellar_locus", "stellar_size"]
 
 
 def degree_for(n_stars: int, highest: int) -> int:
-    """Return the highest polynomial degree up to `highest` that `n_stars` carry with four stars a term."""
-    return max((d for d in range(highest + 1) if n_stars >= 4 * n_terms(d)), default=0)
+    """Return the highest polynomial degree up to `highest` that `n_stars` carry with five stars a term."""
+    return max((d for d in range(highest + 1) if n_stars >= 5 * n_terms(d)), default=0)
 
 
 def contamination(y: F64, x: F64, flux: FloatArray, *, radius: float, scale: float) -> F64:

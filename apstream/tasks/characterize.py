@@ -8,12 +8,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.arrays.background import evaluate_mesh, measure_mesh
-from apstream.arrays.cosmic import find_cosmic_rays, repair, sharpness_limits
+from apstream.arrays.cosmic import find_cosmic_rays, repair, sharpness_limits, spare_stars
+from apstream.arrays.masks import split_usable, subtract_sky
 from apstream.arrays.moments import FWHM_PER_SIGMA, adaptive_moments
-from apstream.arrays.polynomial import poly_terms
+from apstream.arrays.polynomial import degree_of, poly_terms
 from apstream.arrays.psf import kernel_at
 from apstream.arrays.psf_model import PsfSolution, fit_psf, moffat_kernel
 from apstream.arrays.sources import (
+    LocalPsf,
+    Photometry,
     Shapes,
     Sky,
     aperture_sums,
@@ -53,7 +56,7 @@ class BackgroundConfig(BaseModel):
     cell_px: int = Field(128, ge=8, description="side of a cell of the mesh, pixels")
     smooth_cells: int = Field(3, ge=1, description="side of the median filter over the mesh, cells")
     source_sigma: float = Field(3.0, gt=0, description="sources above this many sigma are masked")
-    grow_px: int = Field(4, ge=0, description="how far masked sources are grown, pixels")
+    grow_fwhm: float = Field(1.5, ge=0, description="how far masked sources are grown, FWHM")
 
 
 class CosmicRayConfig(BaseModel):
@@ -63,7 +66,7 @@ class CosmicRayConfig(BaseModel):
 
     n_sigma: float = Field(6.0, gt=0, description="least height of a ray's first pixel, sigma")
     grow_sigma: float = Field(2.5, gt=0, description="least height of pixels next to it, sigma")
-    margin: float = Field(1.15, ge=1, description="how much sharper than the PSF a ray must be, factor")
+    margin: float = Field(1.1, ge=1, description="a ray is sharper than a PSF narrower by this factor")
     iterations: int = Field(8, ge=0, description="rounds of growth, one pixel each")
 
 
@@ -166,8 +169,8 @@ def characterize(exposure: Exposure, config: CharacterizeConfig | None = None) -
         shapes = _detect(state, config, state.fwhm, config.stars.detect_sigma)
         chosen, locus = _choose(state, shapes, config)
         solution = _fit(state, shapes, chosen, config)
-        state.fwhm = _fwhm_of(solution.basis)
-        _cosmic_rays(state, solution.basis[0], config)
+        state.fwhm = _moments_of(solution.basis[0])[0] * FWHM_PER_SIGMA
+        _cosmic_rays(state, _psf_samples(solution.basis), config)
     psf = Psf(solution.basis, exposure.box)
     stars, correction = _star_list(
         state, shapes, psf, chosen=chosen, locus=locus, solution=solution, config=config
@@ -177,13 +180,10 @@ def characterize(exposure: Exposure, config: CharacterizeConfig | None = None) -
 
 def _begin(image: MaskedImage, config: CharacterizeConfig) -> _State:
     """Check the pixels and take the first look at the sky."""
-    finite = np.isfinite(image.image)
-    weight_ok = np.isfinite(image.variance) & (image.variance > 0)
-    bad = ~finite | ~weight_ok | image.flagged(_UNUSABLE)
-    _require_pixels(image, finite, bad)
-    data = np.where(finite, image.image, np.float32(0))
-    variance = np.where(bad, np.float32(np.nan), image.variance)
-    mask = image.mask | np.where(finite, 0, int(MaskPlane.NO_DATA)).astype(np.int32)
+    data, variance, bad, mask = split_usable(
+        image.image, image.variance, image.mask, bits=_UNUSABLE, no_data=int(MaskPlane.NO_DATA)
+    )
+    _require_pixels(image, bad)
     mesh, rms = measure_mesh(data, bad, cell=config.background.cell_px, smooth=config.background.smooth_cells)
     if not np.any(rms > 0):
         raise NoGoodPixels(
@@ -195,11 +195,11 @@ def _begin(image: MaskedImage, config: CharacterizeConfig) -> _State:
     return state
 
 
-def _require_pixels(image: MaskedImage, finite: BoolArray, bad: BoolArray) -> None:
+def _require_pixels(image: MaskedImage, bad: BoolArray) -> None:
     if np.count_nonzero(~bad) >= max(400, 0.005 * bad.size):
         return
     counts = {
-        "NaN": int(np.count_nonzero(~finite)),
+        "NaN": int(np.count_nonzero(~np.isfinite(image.image))),
         "saturated": int(np.count_nonzero(image.flagged(MaskPlane.SAT))),
         "without data": int(np.count_nonzero(image.flagged(MaskPlane.NO_DATA))),
         "bad": int(np.count_nonzero(image.flagged(MaskPlane.BAD))),
@@ -213,12 +213,8 @@ def _require_pixels(image: MaskedImage, finite: BoolArray, bad: BoolArray) -> No
 
 
 def _subtract_sky(state: _State) -> None:
-    state.image = state.data - evaluate_mesh(state.mesh, cell=state.sky.cell, shape=state.shape)
-    state.image[state.bad & ~_saturated(state)] = 0
-
-
-def _saturated(state: _State) -> BoolArray:
-    return (state.mask & int(MaskPlane.SAT)) != 0
+    state.image = evaluate_mesh(state.mesh, cell=state.sky.cell, shape=state.shape)
+    subtract_sky(state.data, state.image, state.bad, state.mask, int(MaskPlane.SAT))
 
 
 def _first_guess(state: _State, config: CharacterizeConfig) -> None:
@@ -232,7 +228,7 @@ def _first_guess(state: _State, config: CharacterizeConfig) -> None:
     near = trusted & (np.abs(shapes.sigma - size) < 0.15 * size)
     minor = float(np.median(shapes.minor[near])) * FWHM_PER_SIGMA if near.any() else state.fwhm
     # Trailed stars are sharp across the trail, and the PSF varies: test against one sharper than all of them.
-    _cosmic_rays(state, moffat_kernel(max(0.8 * minor, 1.0), 8), config)
+    _cosmic_rays(state, moffat_kernel(max(0.8 * minor, 1.0), 8)[None], config)
 
 
 def _detect(
@@ -245,9 +241,8 @@ def _detect(
 def _measure_sky(state: _State, config: CharacterizeConfig) -> None:
     """Measure the sky again, sources masked."""
     settings = config.background
-    state.covered = source_mask(
-        state.image, state.sky, fwhm=state.fwhm, n_sigma=settings.source_sigma, grow=settings.grow_px
-    )
+    grow = round(settings.grow_fwhm * state.fwhm)
+    state.covered = source_mask(state.image, state.sky, fwhm=state.fwhm, n_sigma=settings.source_sigma, grow=grow)
     state.mesh, rms = measure_mesh(
         state.data, state.bad | state.covered, cell=settings.cell_px, smooth=settings.smooth_cells
     )
@@ -255,8 +250,8 @@ def _measure_sky(state: _State, config: CharacterizeConfig) -> None:
     _subtract_sky(state)
 
 
-def _cosmic_rays(state: _State, kernel: FloatArray, config: CharacterizeConfig) -> None:
-    """Find rays sharper than `kernel`, flag and repair them."""
+def _cosmic_rays(state: _State, kernels: FloatArray, config: CharacterizeConfig) -> None:
+    """Find rays sharper than all of `kernels`, flag and repair them."""
     if config.cosmic_rays is None:
         return
     c = config.cosmic_rays
@@ -264,17 +259,19 @@ def _cosmic_rays(state: _State, kernel: FloatArray, config: CharacterizeConfig) 
         state.image,
         state.variance,
         state.bad,
-        sharpness_limits(kernel, margin=c.margin),
+        sharpness_limits(kernels, margin=c.margin),
         n_sigma=c.n_sigma,
         grow_sigma=c.grow_sigma,
         iterations=c.iterations,
     )
-    if not hit.any():
+    middle = _moments_of(kernels.mean(axis=0))
+    rows, cols = spare_stars(state.image, hit, minor=middle[1], axis_ratio=middle[2])
+    if not len(rows):
         return
-    fixed = repair(state.image, hit, state.bad, sigma=max(state.fwhm / FWHM_PER_SIGMA, 0.7))
-    state.data = np.where(hit, state.data + (fixed - state.image), state.data)
-    state.image = fixed
-    state.mask = state.mask | np.where(hit, int(MaskPlane.CR | MaskPlane.INTRP), 0).astype(np.int32)
+    fixed = repair(state.image, rows, cols, state.bad, sigma=max(state.fwhm / FWHM_PER_SIGMA, 0.7))
+    state.data[rows, cols] += fixed - state.image[rows, cols]
+    state.image[rows, cols] = fixed
+    state.mask[rows, cols] |= int(MaskPlane.CR | MaskPlane.INTRP)
 
 
 def _trusted(state: _State, shapes: Shapes, config: CharacterizeConfig, *, radius: float) -> BoolArray:
@@ -334,27 +331,32 @@ def _normalised(state: _State, y: F64, x: F64) -> tuple[F64, F64]:
 def _fit(state: _State, shapes: Shapes, chosen: BoolArray, config: CharacterizeConfig) -> PsfSolution:
     half = min(int(np.ceil(config.psf.half_size_fwhm * state.fwhm)), config.psf.max_half_px)
     half = min(half, (min(state.shape) - 1) // 2)
-    others = ~chosen & np.isfinite(shapes.flux)
     return fit_psf(
         state.image,
         state.variance,
-        stars=(shapes.y[chosen], shapes.x[chosen], shapes.flux[chosen]),
-        others=(shapes.y[others], shapes.x[others], shapes.flux[others]),
-        fwhm=state.fwhm,
+        shapes,
+        chosen,
         half=half,
         degree=config.psf.degree,
         iterations=config.psf.iterations,
     )
 
 
-def _fwhm_of(basis: F64) -> float:
-    """Return the FWHM of the Gaussian that matches the central kernel, pixels."""
-    kernel = np.asarray(basis[0], np.float32)
+def _psf_samples(basis: F64) -> F64:
+    """Return the PSF on a 3 x 3 grid over the field."""
+    places = np.linspace(-0.8, 0.8, 3)
+    ty, tx = (grid.ravel() for grid in np.meshgrid(places, places, indexing="ij"))
+    return np.einsum("ts,tij->sij", poly_terms(ty, tx, degree_of(len(basis))), basis)
+
+
+def _moments_of(kernel: F64) -> tuple[float, float, float]:
+    """Return sigma, lesser axis and axis ratio of the Gaussian that matches `kernel`, pixels."""
     half = np.array([float(kernel.shape[0] // 2)])
-    found = adaptive_moments(
-        kernel, np.zeros(kernel.shape, bool), y=half, x=half, sigma=kernel.shape[0] / 15
-    )[0]
-    return float(np.sqrt(np.sqrt(found["yy"] * found["xx"] - found["xy"] ** 2))) * FWHM_PER_SIGMA
+    none = np.zeros(kernel.shape, bool)
+    m = adaptive_moments(np.asarray(kernel, np.float32), none, y=half, x=half, sigma=kernel.shape[0] / 15)[0]
+    trace, spread = m["yy"] + m["xx"], np.hypot(m["yy"] - m["xx"], 2 * m["xy"])
+    low, high = np.sqrt((trace - spread) / 2), np.sqrt((trace + spread) / 2)
+    return float(np.sqrt(low * high)), float(low), float(low / high)
 
 
 def _star_list(
@@ -369,19 +371,17 @@ def _star_list(
 ) -> tuple[Records, float]:
     """Photometry of all sources; fill `STAR_DTYPE` and find the aperture correction."""
     terms = np.ascontiguousarray(poly_terms(*_normalised(state, shapes.y, shapes.x), psf.degree).T)
+    local = LocalPsf(psf.basis, terms)
     fits, residual = psf_photometry(
-        state.image, state.variance, psf.basis, terms, shapes=shapes, radius=max(1.2 * state.fwhm, 2.5)
+        state.image, state.variance, local, shapes, radius=max(1.2 * state.fwhm, 2.5)
     )
     radius = config.aperture_fwhm * psf.fwhm()
-    ap_flux, ap_err = aperture_sums(
-        residual, state.variance, state.bad, fits, basis=psf.basis, terms=terms, radius=radius
-    )
-    flags = flags_near(state.mask, y=fits["y"], x=fits["x"], radius=max(1.0, state.fwhm / 2))
-    lonely = contamination(
-        fits["y"], fits["x"], np.nan_to_num(fits["flux"]), radius=5 * state.fwhm, scale=state.fwhm
-    )
+    ap_flux, ap_err = aperture_sums(residual, state.variance, fits, local, radius=radius)
+    flags = flags_near(state.mask, y=fits.y, x=fits.x, radius=max(1.0, state.fwhm / 2))
+    lonely = contamination(fits.y, fits.x, np.nan_to_num(fits.flux), radius=5 * state.fwhm, scale=state.fwhm)
     stars = np.zeros(len(shapes), STAR_DTYPE)
-    stars["y"], stars["x"], stars["y_err"], stars["x_err"] = (fits[c] for c in ("y", "x", "y_err", "x_err"))
+    for name in ("y", "x", "y_err", "x_err"):
+        stars[name] = getattr(fits, name)
     stars["ap_flux"], stars["ap_flux_err"] = ap_flux, ap_err
     stars["fwhm"] = shapes.sigma * FWHM_PER_SIGMA * psf.fwhm() / state.fwhm
     stars["ellipticity"], stars["peak"], stars["is_star"] = shapes.ellipticity, shapes.peak, locus
@@ -390,15 +390,15 @@ def _star_list(
     stars["flagged"] = (flags & _FLAGGED) != 0
     stars["blended"] = lonely > 0.1
     correction = _aperture_correction(fits, ap_flux, stars["psf_used"])
-    stars["flux"], stars["flux_err"] = fits["flux"] * correction, fits["flux_err"] * correction
+    stars["flux"], stars["flux_err"] = fits.flux * correction, fits.flux_err * correction
     return stars, correction
 
 
-def _aperture_correction(fits: Records, ap_flux: F64, used: BoolArray) -> float:
+def _aperture_correction(fits: Photometry, ap_flux: F64, used: BoolArray) -> float:
     """Return the median ratio of aperture to PSF flux of the PSF stars, clipped."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = (ap_flux / fits["flux"])[used]
-        snr = (fits["flux"] / fits["flux_err"])[used]
+        ratio = (ap_flux / fits.flux)[used]
+        snr = (fits.flux / fits.flux_err)[used]
     good = np.isfinite(ratio) & (snr >= min(200.0, float(np.nanmedian(snr)) if snr.size else 0.0))
     keep = clip_mask(ratio[good], floor=1e-3)
     return float(np.median(ratio[good][keep])) if keep.any() else 1.0
@@ -420,7 +420,7 @@ def _finish(
     stars["x"] += box.x0
     mask = state.mask
     if state.covered is not None:
-        mask = mask | np.where(state.covered, int(MaskPlane.DETECTED), 0).astype(np.int32)
+        mask[state.covered] |= int(MaskPlane.DETECTED)
     image = MaskedImage.make(state.image, mask, exposure.image.variance, exposure.image.unit, box)
     kernel = kernel_at(psf.basis, np.eye(len(psf.basis))[0])
     metrics = {

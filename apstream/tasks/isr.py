@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.arrays.isr import (
     apply_calibs,
-    dilate,
     grow_bleeds,
     overscan_level,
     overscan_noise,
     place_amplifier,
 )
+from apstream.arrays.masks import dilate
 from apstream.arrays.types import F32, BoolArray, IntArray
 from apstream.errors import NoGoodPixels, WrongSize
 from apstream.model.calibs import IsrCalibs
