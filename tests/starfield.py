@@ -72,9 +72,7 @@ def make_field(*, size=512, n_stars=250, fwhm=4.0, vary=1.0, sky=400.0, gradient
     variance = image + read_noise**2
     data = rng.poisson(image) + rng.normal(0, read_noise, image.shape)
     order = np.argsort(-flux)
-    return Field(
-        data.astype(np.float32), variance.astype(np.float32), y[order], x[order], flux[order], fwhm, sky
-    )
+    return Field(data.astype(np.float32), variance.astype(np.float32), y[order], x[order], flux[order], fwhm, sky)
 
 
 def add_rays(image, *, n_rays=40, seed=7, low=150.0, high=1500.0):

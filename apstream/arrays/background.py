@@ -44,12 +44,8 @@ def measure_mesh(image: F32, bad: BoolArray, *, cell: int, smooth: int = 3) -> t
 def _at_centers(values: F32, cell: int) -> F32:
     """Return `values` at the centres of the cells (means of the four pixels around, or the nearest ones)."""
     rows, cols = (np.arange(-(-n // cell)) * cell + (cell - 1) / 2 for n in values.shape)
-    low = [
-        np.minimum(np.floor(c).astype(int), n - 1) for c, n in zip((rows, cols), values.shape, strict=True)
-    ]
-    high = [
-        np.minimum(np.ceil(c).astype(int), n - 1) for c, n in zip((rows, cols), values.shape, strict=True)
-    ]
+    low = [np.minimum(np.floor(c).astype(int), n - 1) for c, n in zip((rows, cols), values.shape, strict=True)]
+    high = [np.minimum(np.ceil(c).astype(int), n - 1) for c, n in zip((rows, cols), values.shape, strict=True)]
     total = sum(values[np.ix_(r, c)].astype(np.float64) for r in (low[0], high[0]) for c in (low[1], high[1]))
     return np.asarray(total / 4, np.float32)
 

@@ -54,7 +54,7 @@ def sharpness_limits(kernels: FloatArray, *, margin: float = 1.0) -> F64:
                     limits[k] = max(limits[k], moved[half_y, half_x] / max(pair, floor))
     # Charge spreads by less than half a pixel: where the PSF is wide, rays are far sharper than it, and a
     # limit close to one would only catch stars that the model does not fit.
-    return np.maximum(1.05 * limits ** (margin * margin), _LEAST)
+    return np.asarray(np.maximum(1.05 * limits ** (margin * margin), _LEAST))
 
 
 @njit(cache=True, nogil=True)

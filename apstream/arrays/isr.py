@@ -44,7 +44,7 @@ def overscan_level(overscan: F32, *, by_row: bool, smooth_rows: int = 1) -> F32:
 
 def _steady_columns(overscan: F32) -> BoolArray:
     """Return True for columns whose median agrees with the others'."""
-    empty = ~np.isfinite(overscan).any(axis=0)
+    empty: BoolArray = np.isfinite(overscan).sum(axis=0) == 0
     medians = np.nanmedian(np.where(empty[None, :], 0, overscan), axis=0)
     finite = overscan[np.isfinite(overscan)]
     # The median of a column scatters by sigma / sqrt(ny); one that stands off by half a sigma is not overscan.

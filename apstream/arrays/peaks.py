@@ -12,7 +12,7 @@ from numba import njit
 from apstream.arrays.masks import dilate
 from apstream.arrays.types import F32, F64, BoolArray, IntArray
 
-__all__ = ["find_peaks", "footprints", "gaussian_smooth", "gaussian_taps"]
+__all__ = ["find_peaks", "footprints", "gaussian_smooth", "gaussian_taps", "matched_noise"]
 
 
 def gaussian_taps(sigma: float) -> F32:

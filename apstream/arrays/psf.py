@@ -44,7 +44,8 @@ def lanczos_taps(shift: float) -> F64:
             taps[j] = 1.0
         elif abs(u) < _A:
             taps[j] = _A * np.sin(np.pi * u) * np.sin(np.pi * u / _A) / (np.pi * u) ** 2
-    return taps / taps.sum()
+    taps /= taps.sum()
+    return taps
 
 
 @njit(cache=True, nogil=True)
@@ -100,7 +101,8 @@ def kernel_at(basis: F64, terms: F64) -> F64:
         for i in range(h):
             for j in range(w):
                 kernel[i, j] += weight * basis[k, i, j]
-    return kernel / kernel.sum()
+    kernel /= kernel.sum()
+    return kernel
 
 
 @njit(cache=True, nogil=True)

@@ -122,9 +122,7 @@ def fit_psf(
     return PsfSolution(basis, used, scene.flux[:n], scene.y[:n], scene.x[:n], chi2)
 
 
-def _scene(
-    image: F32, variance: F32, shapes: Shapes, chosen: BoolArray, *, radius: float, reach: float
-) -> _Scene:
+def _scene(image: F32, variance: F32, shapes: Shapes, chosen: BoolArray, *, radius: float, reach: float) -> _Scene:
     """Gather the PSF stars and the sources within `reach` of them."""
     index = np.flatnonzero(chosen)
     others = np.flatnonzero(~chosen & np.isfinite(shapes.flux))
@@ -170,11 +168,11 @@ def _settle(scene: _Scene, basis: F64, *, rounds: int) -> None:
 def _refine_places(scene: _Scene, basis: F64) -> None:
     """Take one Gauss-Newton step of the PSF stars' positions on the residual, and subtract them anew."""
     n = scene.n
-    fit = fit_stamps(
-        scene.residual, scene.variance, scene.cube[:n], y=scene.y[:n], x=scene.x[:n], radius=scene.radius
-    )
+    fit = fit_stamps(scene.residual, scene.variance, scene.cube[:n], y=scene.y[:n], x=scene.x[:n], radius=scene.radius)
     with np.errstate(divide="ignore", invalid="ignore"):
-        dy, dx = (np.clip(np.nan_to_num(fit[c] / scene.flux[:n], posinf=0, neginf=0), -0.3, 0.3) for c in ("fdy", "fdx"))
+        dy, dx = (
+            np.clip(np.nan_to_num(fit[c] / scene.flux[:n], posinf=0, neginf=0), -0.3, 0.3) for c in ("fdy", "fdx")
+        )
     y, x, flux = scene.y[:n], scene.x[:n], scene.flux[:n]
     add_stamps(scene.residual, scene.cube[:n], y, x, flux)
     y += dy
@@ -237,7 +235,7 @@ def _noise_model(scene: _Scene, models: F64) -> F64:
 
 def _models(scene: _Scene, basis: F64) -> F64:
     """Return the centred kernels of the PSF stars."""
-    return np.einsum("st,tij->sij", scene.terms(basis)[: scene.n], basis)
+    return np.asarray(np.einsum("st,tij->sij", scene.terms(basis)[: scene.n], basis))
 
 
 def _core_chi2(stamps: F64, usable: BoolArray, noise: F64, radius: float) -> F64:
@@ -254,9 +252,7 @@ def _survivors(chi2: F64, used: BoolArray) -> BoolArray:
     return new if new.sum() >= 3 else used
 
 
-def _correct(
-    basis: F64, scene: _Scene, parts: tuple[F64, BoolArray, F64, F64], used: BoolArray
-) -> F64:
+def _correct(basis: F64, scene: _Scene, parts: tuple[F64, BoolArray, F64, F64], used: BoolArray) -> F64:
     """Return the basis that fits models + moved-back residuals; `parts`: stamps, usable, models, noise."""
     index: IntArray = np.flatnonzero(used & (scene.flux[: scene.n] > 0))
     if index.size == 0:
@@ -314,7 +310,7 @@ def _pedestal(kernel: F64, *, slope: float = 5.0) -> float:
     inner = float(np.mean(kernel[np.abs(radius - 0.6 * half) < max(0.08 * half, 0.5)]))
     outer = float(np.mean(kernel[np.abs(radius - 0.95 * half) < max(0.08 * half, 0.5)]))
     fall = (0.95 / 0.6) ** -slope
-    return (outer - fall * inner) / (1 - fall)
+    return float((outer - fall * inner) / (1 - fall))
 
 
 def _center(basis: F64, scene: _Scene, fwhm: float) -> F64:

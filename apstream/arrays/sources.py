@@ -12,7 +12,17 @@ from apstream.arrays.peaks import find_peaks, footprints, gaussian_smooth, match
 from apstream.arrays.psf import add_stamps, fit_stamps, psf_stamps
 from apstream.arrays.types import F32, F64, BoolArray, IntArray, Records
 
-__all__ = ["LocalPsf", "Photometry", "Shapes", "Sky", "aperture_sums", "detect", "flags_near", "psf_photometry", "source_mask"]
+__all__ = [
+    "LocalPsf",
+    "Photometry",
+    "Shapes",
+    "Sky",
+    "aperture_sums",
+    "detect",
+    "flags_near",
+    "psf_photometry",
+    "source_mask",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,9 +111,7 @@ def detect(image: F32, bad: BoolArray, sky: Sky, *, fwhm: float, n_sigma: float,
     """
     sigma = fwhm / FWHM_PER_SIGMA
     threshold = np.asarray(n_sigma * matched_noise(sky.rms, sigma), np.float32)
-    rows, cols = find_peaks(
-        gaussian_smooth(image, sigma), threshold, cell=sky.cell, radius=max(1, round(0.6 * fwhm))
-    )
+    rows, cols = find_peaks(gaussian_smooth(image, sigma), threshold, cell=sky.cell, radius=max(1, round(0.6 * fwhm)))
     rows, cols = rows[:limit], cols[:limit]
     found = adaptive_moments(image, bad, y=rows.astype(float), x=cols.astype(float), sigma=sigma)
     return _shapes(_unique(found, fwhm), sky)
@@ -115,9 +123,7 @@ def _unique(found: Records, fwhm: float) -> Records:
 
     if len(found) < 2:
         return found
-    pairs = cKDTree(np.column_stack([found["y"], found["x"]])).query_pairs(
-        max(fwhm / 3, 0.7), output_type="ndarray"
-    )
+    pairs = cKDTree(np.column_stack([found["y"], found["x"]])).query_pairs(max(fwhm / 3, 0.7), output_type="ndarray")
     keep = np.ones(len(found), bool)
     for i, j in pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]:
         if keep[i]:
@@ -133,14 +139,10 @@ def _shapes(found: Records, sky: Sky) -> Shapes:
         noise = sky.at(found["y"], found["x"])
         flux = found["flux"]
         snr = flux / np.sqrt(4 * np.pi * det * noise**2)
-    return Shapes(
-        found["y"], found["x"], flux, snr, np.sqrt(det), minor, np.hypot(e1, e2) / trace, found["peak"]
-    )
+    return Shapes(found["y"], found["x"], flux, snr, np.sqrt(det), minor, np.hypot(e1, e2) / trace, found["peak"])
 
 
-def source_mask(
-    image: F32, sky: Sky, *, fwhm: float, n_sigma: float, grow: int, most: float = 0.4
-) -> BoolArray:
+def source_mask(image: F32, sky: Sky, *, fwhm: float, n_sigma: float, grow: int, most: float = 0.4) -> BoolArray:
     """Return True on sources; the threshold rises until at most `most` of the image is covered."""
     sigma = fwhm / FWHM_PER_SIGMA
     smooth = gaussian_smooth(image, sigma)
@@ -166,9 +168,7 @@ def _flags_near(mask, y, x, radius, out):  # type: ignore[no-untyped-def]
 def flags_near(mask: IntArray, *, y: F64, x: F64, radius: float) -> IntArray:
     """Return the union of mask bits within `radius` of each position (array pixels)."""
     out = np.zeros(len(y), np.int32)
-    _flags_near(
-        np.ascontiguousarray(mask, np.int32), np.asarray(y, float), np.asarray(x, float), float(radius), out
-    )
+    _flags_near(np.ascontiguousarray(mask, np.int32), np.asarray(y, float), np.asarray(x, float), float(radius), out)
     return out
 
 
@@ -223,7 +223,7 @@ def _step(moment: F64, flux: F64, error: F64) -> F64:
     """Return a position correction in pixels, at most 0.3; none for sources too faint to be moved."""
     with np.errstate(divide="ignore", invalid="ignore"):
         step = np.where(flux > 5 * error, moment / flux, 0.0)
-    return np.clip(np.nan_to_num(step), -0.3, 0.3)
+    return np.asarray(np.clip(np.nan_to_num(step), -0.3, 0.3))
 
 
 @njit(cache=True, nogil=True)

@@ -36,9 +36,8 @@ def contamination(y: F64, x: F64, flux: FloatArray, *, radius: float, scale: flo
     """
     positive = np.where(np.isfinite(flux) & (flux > 0), flux, 0.0)
     total = np.zeros(len(y))
-    pairs = cKDTree(np.column_stack([y, x])).query_pairs(radius, output_type="ndarray") if len(y) > 1 else ()
-    if len(pairs):
-        i, j = pairs[:, 0], pairs[:, 1]
+    if len(y) > 1:
+        i, j = cKDTree(np.column_stack([y, x])).query_pairs(radius, output_type="ndarray").T
         light = np.exp(-0.5 * ((y[i] - y[j]) ** 2 + (x[i] - x[j]) ** 2) / scale**2)
         np.add.at(total, i, positive[j] * light)
         np.add.at(total, j, positive[i] * light)

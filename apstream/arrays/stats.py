@@ -20,9 +20,7 @@ def mad_sigma(values: FloatArray) -> float:
     return float(_MAD * np.median(np.abs(values - np.median(values))))
 
 
-def clip_mask(
-    values: FloatArray, *, n_sigma: float = 3.0, iterations: int = 5, floor: float = 0.0
-) -> BoolArray:
+def clip_mask(values: FloatArray, *, n_sigma: float = 3.0, iterations: int = 5, floor: float = 0.0) -> BoolArray:
     """Return True for values that survive iterated clipping about the median.
 
     Parameters
@@ -59,7 +57,7 @@ def clipped_median(rows: FloatArray, *, n_sigma: float = 3.0) -> F32:
     ndarray, shape (n,), float32
     """
     rows = np.asarray(rows, np.float32)
-    empty = ~np.isfinite(rows).any(axis=1)
+    empty: BoolArray = np.isfinite(rows).sum(axis=1) == 0
     filled = np.where(empty[:, None], np.float32(0), rows)
     middle = np.nanmedian(filled, axis=1)
     deviation = np.abs(filled - middle[:, None])

@@ -15,24 +15,20 @@ from apstream.arrays.polynomial import degree_of, poly_terms
 from apstream.arrays.psf import kernel_at
 from apstream.arrays.psf_model import PsfSolution, fit_psf, moffat_kernel
 from apstream.arrays.sources import (
-    LocalPsf,
-    Photometry,
     Shapes,
     Sky,
-    aperture_sums,
     detect,
     flags_near,
-    psf_photometry,
     source_mask,
 )
 from apstream.arrays.stars import contamination, stellar_locus, stellar_size
-from apstream.arrays.stats import clip_mask
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray, IntArray, Records
 from apstream.errors import NoGoodPixels, TooFewStars
-from apstream.model.exposures import STAR_DTYPE, Background, CharacterizedExposure, Exposure
+from apstream.model.exposures import Background, CharacterizedExposure, Exposure
 from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane
 from apstream.model.psf import Psf
+from apstream.tasks.star_list import FLAGGED, Marks, list_stars
 
 __all__ = [
     "BackgroundConfig",
@@ -45,7 +41,6 @@ __all__ = [
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 _UNUSABLE = int(MaskPlane.BAD | MaskPlane.SAT | MaskPlane.NO_DATA)
-_FLAGGED = int(MaskPlane.BAD | MaskPlane.CR | MaskPlane.EDGE | MaskPlane.NO_DATA)
 
 
 class BackgroundConfig(BaseModel):
@@ -78,12 +73,8 @@ class StarConfig(BaseModel):
     detect_sigma: float = Field(5.0, gt=0, description="detection threshold, sigma of the smoothed sky")
     fwhm_guess_px: float = Field(4.0, gt=1, description="width of the first smoothing, pixels")
     min_fwhm_px: float = Field(1.2, gt=0, description="narrower sources are never stars, pixels")
-    min_snr: float = Field(
-        50.0, gt=0, description="least S/N of a star that shapes the PSF; halved twice if few"
-    )
-    max_contamination: float = Field(
-        0.02, gt=0, description="most light of neighbours on an isolated star, fraction"
-    )
+    min_snr: float = Field(50.0, gt=0, description="least S/N of a star that shapes the PSF; halved twice if few")
+    max_contamination: float = Field(0.02, gt=0, description="most light of neighbours on an isolated star, fraction")
     max_sources: int = Field(40000, ge=10, description="most sources measured, the brightest")
     locus_width: float = Field(0.2, gt=0, description="first half-width of the stellar locus in log size")
 
@@ -107,14 +98,10 @@ class CharacterizeConfig(BaseModel):
     model_config = _FROZEN
 
     background: BackgroundConfig = Field(BackgroundConfig(), description="the sky")
-    cosmic_rays: CosmicRayConfig | None = Field(
-        CosmicRayConfig(), description="cosmic rays; null: none are sought"
-    )
+    cosmic_rays: CosmicRayConfig | None = Field(CosmicRayConfig(), description="cosmic rays; null: none are sought")
     stars: StarConfig = Field(StarConfig(), description="detection and the choice of stars")
     psf: PsfConfig = Field(PsfConfig(), description="the PSF model")
-    aperture_fwhm: float = Field(
-        3.0, gt=0, description="radius of the aperture that defines the zero point, FWHM"
-    )
+    aperture_fwhm: float = Field(3.0, gt=0, description="radius of the aperture that defines the zero point, FWHM")
     iterations: int = Field(1, ge=1, description="rounds of sky, stars and PSF after the first guess")
 
 
@@ -172,10 +159,10 @@ def characterize(exposure: Exposure, config: CharacterizeConfig | None = None) -
         state.fwhm = _moments_of(solution.basis[0])[0] * FWHM_PER_SIGMA
         _cosmic_rays(state, _psf_samples(solution.basis), config)
     psf = Psf(solution.basis, exposure.box)
-    stars, correction = _star_list(
-        state, shapes, psf, chosen=chosen, locus=locus, solution=solution, config=config
-    )
-    return _finish(exposure, state, psf, stars, correction=correction, config=config)
+    marks = Marks(fwhm=state.fwhm, on_locus=locus, shaped_psf=_used(chosen, solution))
+    pixels = MaskedImage.make(state.image, state.mask, state.variance, exposure.image.unit)
+    stars, correction = list_stars(pixels, shapes, psf, marks=marks, aperture_fwhm=config.aperture_fwhm)
+    return _finish(exposure, state, psf, stars, correction)
 
 
 def _begin(image: MaskedImage, config: CharacterizeConfig) -> _State:
@@ -186,9 +173,7 @@ def _begin(image: MaskedImage, config: CharacterizeConfig) -> _State:
     _require_pixels(image, bad)
     mesh, rms = measure_mesh(data, bad, cell=config.background.cell_px, smooth=config.background.smooth_cells)
     if not np.any(rms > 0):
-        raise NoGoodPixels(
-            "the image has no noise: its pixels are all alike", remedy="check that the shutter opened"
-        )
+        raise NoGoodPixels("the image has no noise: its pixels are all alike", remedy="check that the shutter opened")
     cell = min(config.background.cell_px, *data.shape)
     state = _State(data, variance, bad, mask, mesh, Sky(rms, cell), data)
     _subtract_sky(state)
@@ -278,12 +263,13 @@ def _trusted(state: _State, shapes: Shapes, config: CharacterizeConfig, *, radiu
     """Tell which sources are neither flagged nor saturated nor sharper or longer than any star."""
     flags = flags_near(state.mask, y=shapes.y, x=shapes.x, radius=radius)
     narrow = config.stars.min_fwhm_px / FWHM_PER_SIGMA
-    return (
+    chosen: BoolArray = (
         np.isfinite(shapes.sigma)
         & (shapes.minor > narrow)
         & (shapes.ellipticity < 0.7)
-        & ((flags & (_FLAGGED | int(MaskPlane.SAT))) == 0)
+        & ((flags & (FLAGGED | int(MaskPlane.SAT))) == 0)
     )
+    return chosen
 
 
 def _choose(state: _State, shapes: Shapes, config: CharacterizeConfig) -> tuple[BoolArray, BoolArray]:
@@ -342,11 +328,18 @@ def _fit(state: _State, shapes: Shapes, chosen: BoolArray, config: CharacterizeC
     )
 
 
+def _used(chosen: BoolArray, solution: PsfSolution) -> BoolArray:
+    """Return True for the sources that shaped the PSF in the end."""
+    used = np.zeros(len(chosen), bool)
+    used[np.flatnonzero(chosen)[solution.used]] = True
+    return used
+
+
 def _psf_samples(basis: F64) -> F64:
     """Return the PSF on a 3 x 3 grid over the field."""
     places = np.linspace(-0.8, 0.8, 3)
     ty, tx = (grid.ravel() for grid in np.meshgrid(places, places, indexing="ij"))
-    return np.einsum("ts,tij->sij", poly_terms(ty, tx, degree_of(len(basis))), basis)
+    return np.asarray(np.einsum("ts,tij->sij", poly_terms(ty, tx, degree_of(len(basis))), basis))
 
 
 def _moments_of(kernel: F64) -> tuple[float, float, float]:
@@ -359,60 +352,7 @@ def _moments_of(kernel: F64) -> tuple[float, float, float]:
     return float(np.sqrt(low * high)), float(low), float(low / high)
 
 
-def _star_list(
-    state: _State,
-    shapes: Shapes,
-    psf: Psf,
-    *,
-    chosen: BoolArray,
-    locus: BoolArray,
-    solution: PsfSolution,
-    config: CharacterizeConfig,
-) -> tuple[Records, float]:
-    """Photometry of all sources; fill `STAR_DTYPE` and find the aperture correction."""
-    terms = np.ascontiguousarray(poly_terms(*_normalised(state, shapes.y, shapes.x), psf.degree).T)
-    local = LocalPsf(psf.basis, terms)
-    fits, residual = psf_photometry(
-        state.image, state.variance, local, shapes, radius=max(1.2 * state.fwhm, 2.5)
-    )
-    radius = config.aperture_fwhm * psf.fwhm()
-    ap_flux, ap_err = aperture_sums(residual, state.variance, fits, local, radius=radius)
-    flags = flags_near(state.mask, y=fits.y, x=fits.x, radius=max(1.0, state.fwhm / 2))
-    lonely = contamination(fits.y, fits.x, np.nan_to_num(fits.flux), radius=5 * state.fwhm, scale=state.fwhm)
-    stars = np.zeros(len(shapes), STAR_DTYPE)
-    for name in ("y", "x", "y_err", "x_err"):
-        stars[name] = getattr(fits, name)
-    stars["ap_flux"], stars["ap_flux_err"] = ap_flux, ap_err
-    stars["fwhm"] = shapes.sigma * FWHM_PER_SIGMA * psf.fwhm() / state.fwhm
-    stars["ellipticity"], stars["peak"], stars["is_star"] = shapes.ellipticity, shapes.peak, locus
-    stars["psf_used"][np.flatnonzero(chosen)[solution.used]] = True
-    stars["saturated"] = (flags & int(MaskPlane.SAT)) != 0
-    stars["flagged"] = (flags & _FLAGGED) != 0
-    stars["blended"] = lonely > 0.1
-    correction = _aperture_correction(fits, ap_flux, stars["psf_used"])
-    stars["flux"], stars["flux_err"] = fits.flux * correction, fits.flux_err * correction
-    return stars, correction
-
-
-def _aperture_correction(fits: Photometry, ap_flux: F64, used: BoolArray) -> float:
-    """Return the median ratio of aperture to PSF flux of the PSF stars, clipped."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = (ap_flux / fits.flux)[used]
-        snr = (fits.flux / fits.flux_err)[used]
-    good = np.isfinite(ratio) & (snr >= min(200.0, float(np.nanmedian(snr)) if snr.size else 0.0))
-    keep = clip_mask(ratio[good], floor=1e-3)
-    return float(np.median(ratio[good][keep])) if keep.any() else 1.0
-
-
-def _finish(
-    exposure: Exposure,
-    state: _State,
-    psf: Psf,
-    stars: Records,
-    *,
-    correction: float,
-    config: CharacterizeConfig,
-) -> CharacterizedExposure:
+def _finish(exposure: Exposure, state: _State, psf: Psf, stars: Records, correction: float) -> CharacterizedExposure:
     """Put the product together, positions absolute."""
     box = exposure.box
     stars = stars[np.isfinite(stars["flux"])]

@@ -39,9 +39,7 @@ class IsrConfig(BaseModel):
         "row",
         description="bias level from the serial overscan: per row, one for the amplifier, or not at all",
     )
-    overscan_smooth_rows: int = Field(
-        1, ge=1, description="odd length of a running mean over row levels, rows"
-    )
+    overscan_smooth_rows: int = Field(1, ge=1, description="odd length of a running mean over row levels, rows")
     bias: bool = Field(True, description="subtract the master bias where there is one")
     dark: bool = Field(True, description="subtract the master dark where there is one")
     flat: bool = Field(True, description="divide by the master flat where there is one")
@@ -168,9 +166,7 @@ def _overscan(raw: RawExposure, amplifier: Amplifier, config: IsrConfig) -> tupl
     if amplifier.overscan is None or config.overscan == "none":
         return np.zeros(rows, np.float32), {}
     pixels = np.asarray(raw.pixels[amplifier.overscan.slices(Box.from_shape(raw.pixels.shape))], np.float32)
-    level = overscan_level(
-        pixels, by_row=config.overscan == "row", smooth_rows=config.overscan_smooth_rows | 1
-    )
+    level = overscan_level(pixels, by_row=config.overscan == "row", smooth_rows=config.overscan_smooth_rows | 1)
     noise = overscan_noise(pixels)
     head = f"isr.{amplifier.name}"
     metrics = {

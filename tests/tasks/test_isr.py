@@ -15,9 +15,7 @@ from apstream.model.ids import VisitDetector
 from apstream.model.mask import MaskPlane
 from apstream.tasks.isr import IsrConfig, isr
 
-INFO = ExposureInfo(
-    id=VisitDetector("test", 1, 0), band="r", physical_filter="r", mid_mjd_tai=60000.0, exposure_s=30.0
-)
+INFO = ExposureInfo(id=VisitDetector("test", 1, 0), band="r", physical_filter="r", mid_mjd_tai=60000.0, exposure_s=30.0)
 NY, NX, OVER = 64, 48, 12  # of one amplifier
 
 GAINS, NOISES = (1.5, 2.0), (6.0, 4.0)
@@ -34,9 +32,7 @@ def detector() -> Detector:
         target=Box(0, NX, NY, 2 * NX), gain=GAINS[1], read_noise=NOISES[1], saturation=40000,
         flip_x=True, flip_y=True,
     )  # fmt: skip
-    return Detector(
-        number=0, name="two", shape=(NY, 2 * NX), pixel_scale_arcsec=0.3, amplifiers=(left, right)
-    )
+    return Detector(number=0, name="two", shape=(NY, 2 * NX), pixel_scale_arcsec=0.3, amplifiers=(left, right))
 
 
 def raw_of(truth, calibs: IsrCalibs, *, seed=1, levels=(1000.0, 1200.0)) -> RawExposure:
