@@ -98,3 +98,35 @@ def test_released_alerts_are_still_written_and_read(alerts):
     assert codec.write_ocf(alerts) == frozen
     reader = fastavro.reader(io.BytesIO(frozen), released_schema(1, 0))
     assert [dict(r) for r in reader] == [codec.decode(a.payload) for a in alerts]
+
+
+def test_a_reader_of_rubin_alerts_finds_what_it_knows(alerts):
+    """A consumer resolves by field names; its own namespace does not matter."""
+    source = {
+        "type": "record",
+        "name": "diaSource",
+        "fields": [
+            {"name": "diaSourceId", "type": "long"},
+            {"name": "midpointMjdTai", "type": "double"},
+            {"name": "psfFlux", "type": ["null", "float"], "default": None},
+            {"name": "band", "type": ["null", "string"], "default": None},
+            {"name": "aLaterColumn", "type": ["null", "float"], "default": None},
+        ],
+    }
+    optional_bytes = {"type": ["null", "bytes"], "default": None}
+    reader = {
+        "type": "record",
+        "name": "alert",
+        "namespace": "lsst.v11_1",
+        "fields": [
+            {"name": "diaSourceId", "type": "long"},
+            {"name": "diaSource", "type": source},
+            {"name": "prvDiaSources", "type": ["null", {"type": "array", "items": "diaSource"}], "default": None},
+            {"name": "cutoutScience", **optional_bytes},
+        ],
+    }
+    full, read = codec.decode(alerts[0].payload), codec.decode(alerts[0].payload, reader)
+    assert read["diaSource"]["psfFlux"] == full["diaSource"]["psfFlux"]
+    assert read["diaSource"]["aLaterColumn"] is None
+    assert [row["midpointMjdTai"] for row in read["prvDiaSources"]] == [60000.0, 60001.0]
+    assert read["cutoutScience"] == b"science"
