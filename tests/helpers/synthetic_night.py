@@ -114,9 +114,7 @@ def _sources(visit: int, detector: int, n: int) -> Any:
         "r",
     )
     rows["ra"] = REGION.ra + 0.01 * (stars % 4) + random.normal(0, 0.1, len(stars)) / 3600
-    rows["dec"] = (
-        REGION.dec + 0.01 * (stars // 4) + 0.002 * detector + random.normal(0, 0.1, len(stars)) / 3600
-    )
+    rows["dec"] = REGION.dec + 0.01 * (stars // 4) + 0.002 * detector + random.normal(0, 0.1, len(stars)) / 3600
     rows["raErr"] = rows["decErr"] = 0.1 / 3600
     rows["psfFlux"], rows["psfFluxErr"], rows["snr"] = 1000.0 + stars, 50.0, 20.0
     rows["x"], rows["y"] = 10.0 + stars, 20.0 + stars

@@ -91,7 +91,7 @@ def default_make_alerts(products: PixelProducts, history: History, now: float) -
 
 @contextlib.asynccontextmanager
 async def bench(
-    folder: Path, *, job_timeout_s: float = 20.0, lock_s: float = 5.0, **changes: Any
+    folder: Path, *, job_timeout_s: float = 300.0, lock_s: float = 5.0, **changes: Any
 ) -> AsyncIterator[Bench]:
     url = f"sqlite:///{folder}/apdb.sqlite"
     await create_apdb(url)
@@ -245,10 +245,10 @@ async def test_failures_are_recorded_and_the_next_event_works(
 async def test_a_truncated_file_and_a_missing_one_are_recorded(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         event = night.write_exposure(tmp_path / "raw", 1)
-        Path(event.uris[0]).write_text('{"visit"')
+        (tmp_path / "raw" / "raw-0001-1.fits").write_text('{"visit"')
         assert (await b.worker.handle(Message(event.to_json()))).error_class == "BadFile"
         event = night.write_exposure(tmp_path / "raw", 2)
-        Path(event.uris[0]).unlink()
+        (tmp_path / "raw" / "raw-0002-1.fits").unlink()
         assert (await b.worker.handle(Message(event.to_json()))).error_class == "FileMissing"
         assert (await b.send(3)).name == "processed"
 
