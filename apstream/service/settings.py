@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.pipeline.catalogs import CatalogsConfig
+from apstream.service.pixel_settings import PixelSettings
 from apstream.settings import load_settings
 from apstream.transports.settings import EmbeddedSettings, TransportSettings
 
@@ -102,7 +103,7 @@ class DaemonSettings(BaseModel):
 
     transport: TransportSettings = EmbeddedSettings()
     apdb: ApdbSettings = ApdbSettings()
-    pixels: dict[str, Any] = Field({}, description="`PixelSettings`; checked by the children.")
+    pixels: PixelSettings = PixelSettings()
     catalogs: CatalogsConfig = CatalogsConfig()
     service: ServiceSettings = ServiceSettings()
     workers: WorkersSettings = WorkersSettings()
