@@ -10,9 +10,7 @@ from apstream.arrays.types import F32, F64, BoolArray, FloatArray, Records
 __all__ = ["MOMENTS_DTYPE", "adaptive_moments", "principal_axes"]
 
 #: Moments in pixel^2 of the best-fitting elliptical Gaussian; y, x are offsets from the middle pixel.
-MOMENTS_DTYPE = np.dtype(
-    [("iyy", "f8"), ("ixx", "f8"), ("iyx", "f8"), ("y", "f8"), ("x", "f8"), ("converged", "?")]
-)
+MOMENTS_DTYPE = np.dtype([("iyy", "f8"), ("ixx", "f8"), ("iyx", "f8"), ("y", "f8"), ("x", "f8"), ("converged", "?")])
 
 _ITERATIONS, _TOLERANCE = 60, 1e-4
 

@@ -1,4 +1,4 @@
-"""Detection on the matched-filter significance image: filter, threshold, footprints.
+"""The matched-filter significance image, on which detection thresholds.
 
 The significance of a point source at a pixel is (image * F) / sqrt(variance * F^2) with F the PSF there
 (notes on DIA detection; Zackay & Ofek 2017). F is replaced, tile by tile, by the few separable terms that
@@ -12,42 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from apstream.arrays.types import F32, F64, BoolArray, IntArray, Records
+from apstream.arrays.types import F32, F64, BoolArray
 
 __all__ = [
-    "FOOTPRINT_DTYPE",
     "SeparableFilters",
     "empty_width",
-    "find_footprints",
-    "paint_signs",
     "separable_filters",
     "significance",
     "tile_centers",
 ]
-
-#: One footprint; pixels are array indices, boxes half-open; lobes that do not exist have snr 0.
-FOOTPRINT_DTYPE = np.dtype(
-    [
-        ("y", "i4"),  # the strongest peak of either sign
-        ("x", "i4"),
-        ("snr", "f4"),  # signed
-        ("pos_y", "i4"),
-        ("pos_x", "i4"),
-        ("pos_snr", "f4"),
-        ("neg_y", "i4"),
-        ("neg_x", "i4"),
-        ("neg_snr", "f4"),
-        ("y0", "i4"),
-        ("x0", "i4"),
-        ("y1", "i4"),
-        ("x1", "i4"),
-        ("n_pixels", "i4"),  # above threshold, before growing
-        ("n_peaks", "i4"),
-        ("label", "i4"),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -241,135 +215,3 @@ def _sample_empty(snr, limit, sample):  # type: ignore[no-untyped-def]
                         sample[count] = snr[a * _CELL + dy, b * _CELL + dx]
                         count += 1
     return count
-
-
-def find_footprints(snr: F32, threshold: float, grow: float) -> tuple[Records, NDArray[np.int32]]:
-    """Find the connected regions around pixels beyond a threshold of either sign.
-
-    Every such pixel is grown to a disc; discs that touch (8-connected) make one footprint, so a positive and
-    a negative lobe that lie side by side become one.
-
-    Parameters
-    ----------
-    snr : ndarray, shape (ny, nx)
-        Significance.
-    threshold
-        Pixels with abs(snr) at least this.
-    grow
-        Radius of the disc in pixels.
-
-    Returns
-    -------
-    footprints : ndarray of FOOTPRINT_DTYPE
-        In the order of their first pixel (row by row).
-    labels : ndarray, shape (ny, nx), int32
-        Footprint number, from 1, of each pixel of a grown footprint; 0 elsewhere.
-    """
-    seeds = np.flatnonzero((snr >= threshold) | (snr <= -threshold)).astype(np.int64)
-    labels = np.zeros(snr.shape, np.int32)
-    offsets = _disc(grow)
-    count = _label(seeds, offsets[0], offsets[1], labels)
-    footprints = np.zeros(count, FOOTPRINT_DTYPE)
-    footprints["label"] = np.arange(1, count + 1)
-    _summarize(seeds, snr, labels, footprints)
-    footprints["y0"] = np.maximum(footprints["y0"] - int(grow), 0)
-    footprints["x0"] = np.maximum(footprints["x0"] - int(grow), 0)
-    footprints["y1"] = np.minimum(footprints["y1"] + int(grow), snr.shape[0])
-    footprints["x1"] = np.minimum(footprints["x1"] + int(grow), snr.shape[1])
-    negative = -footprints["neg_snr"] > footprints["pos_snr"]
-    for name in ("y", "x", "snr"):
-        footprints[name] = np.where(negative, footprints[f"neg_{name}"], footprints[f"pos_{name}"])
-    return footprints, labels
-
-
-def _disc(radius: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    reach = int(radius)
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    inside = y**2 + x**2 <= radius**2
-    return y[inside].astype(np.int64), x[inside].astype(np.int64)
-
-
-@njit(cache=True, nogil=True)
-def _label(seeds, offset_y, offset_x, labels):  # type: ignore[no-untyped-def]
-    ny, nx = labels.shape
-    painted = 0
-    for s in seeds:
-        for k in range(len(offset_y)):
-            y, x = s // nx + offset_y[k], s % nx + offset_x[k]
-            if 0 <= y < ny and 0 <= x < nx and labels[y, x] == 0:
-                labels[y, x] = -1
-                painted += 1
-    stack = np.empty(painted + 1, np.int64)
-    count = 0
-    for s in seeds:
-        if labels[s // nx, s % nx] != -1:
-            continue
-        count += 1
-        labels[s // nx, s % nx] = count
-        stack[0] = s
-        depth = 1
-        while depth > 0:
-            depth -= 1
-            here = stack[depth]
-            for dy in range(-1, 2):
-                for dx in range(-1, 2):
-                    y, x = here // nx + dy, here % nx + dx
-                    if 0 <= y < ny and 0 <= x < nx and labels[y, x] == -1:
-                        labels[y, x] = count
-                        stack[depth] = y * nx + x
-                        depth += 1
-    return count
-
-
-@njit(cache=True, nogil=True)
-def _summarize(seeds, snr, labels, footprints):  # type: ignore[no-untyped-def]
-    nx = snr.shape[1]
-    for s in seeds:
-        y, x = s // nx, s % nx
-        f = footprints[labels[y, x] - 1]
-        value = snr[y, x]
-        if f.n_pixels == 0:
-            f.y0, f.x0, f.y1, f.x1 = y, x, y + 1, x + 1
-        f.n_pixels += 1
-        f.y0, f.y1 = min(f.y0, y), max(f.y1, y + 1)
-        f.x0, f.x1 = min(f.x0, x), max(f.x1, x + 1)
-        f.n_peaks += _is_peak(snr, y, x)
-        if value > f.pos_snr:
-            f.pos_y, f.pos_x, f.pos_snr = y, x, value
-        elif value < f.neg_snr:
-            f.neg_y, f.neg_x, f.neg_snr = y, x, value
-
-
-@njit(cache=True, nogil=True)
-def _is_peak(snr, y, x):  # type: ignore[no-untyped-def]
-    """Tell whether no neighbour is beyond this pixel on its side; ties go to the first in reading order."""
-    ny, nx = snr.shape
-    sign = 1.0 if snr[y, x] > 0 else -1.0
-    value = sign * snr[y, x]
-    for dy in range(-1, 2):
-        for dx in range(-1, 2):
-            v, u = y + dy, x + dx
-            if (dy == 0 and dx == 0) or not (0 <= v < ny and 0 <= u < nx):
-                continue
-            other = sign * snr[v, u]
-            if other > value or (other == value and (dy < 0 or (dy == 0 and dx < 0))):
-                return 0
-    return 1
-
-
-def paint_signs(
-    mask: IntArray, snr: F32, labels: NDArray[np.int32], *, positive: int, negative: int
-) -> IntArray:
-    """Return the mask with one of two bits set on footprints, by the sign of the significance there."""
-    painted = np.array(mask, np.int32) & ~np.int32(positive | negative)
-    _paint(painted, snr, labels, np.int32(positive), np.int32(negative))
-    return painted
-
-
-@njit(cache=True, nogil=True)
-def _paint(mask, snr, labels, positive, negative):  # type: ignore[no-untyped-def]
-    ny, nx = mask.shape
-    for y in range(ny):
-        for x in range(nx):
-            if labels[y, x] > 0:
-                mask[y, x] |= positive if snr[y, x] >= 0 else negative

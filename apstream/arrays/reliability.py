@@ -66,9 +66,7 @@ def reliability(evidence: Evidence) -> F64:
     """Return the score of each detection, 0 to 1; evidence that is not finite counts as none."""
     total = np.full(len(evidence.strength), _BASE)
     for item in fields(evidence):
-        value = np.nan_to_num(
-            np.asarray(getattr(evidence, item.name), float), nan=0.0, posinf=1.0, neginf=0.0
-        )
+        value = np.nan_to_num(np.asarray(getattr(evidence, item.name), float), nan=0.0, posinf=1.0, neginf=0.0)
         total += _WEIGHTS[item.name] * value
     return np.asarray(1 / (1 + np.exp(-total)))
 
@@ -85,28 +83,40 @@ def misfit(chi2: FloatArray, n_data: FloatArray, snr: FloatArray) -> F64:
 
 
 def near_bright_star(
-    sources: F64, stars: F64, *, radius: FloatArray, least_flux: FloatArray, star_flux: FloatArray
-) -> BoolArray:
-    """Tell which sources lie in the wings of a star much brighter than they are.
+    sources: F64, flux: FloatArray, stars: F64, star_flux: FloatArray, *, core: float, reach: FloatArray
+) -> F64:
+    """Return how bright the stars around each source are, compared with it.
+
+    The value is the largest of star flux / source flux over the stars within `reach`, divided by the square
+    of the distance in units of `core` where that is more than one: residuals fade outwards as the wings do.
 
     Parameters
     ----------
     sources : ndarray, shape (n, 2)
         Positions (y, x).
+    flux : ndarray, shape (n,)
+        Absolute fluxes of the sources.
     stars : ndarray, shape (m, 2)
         Positions (y, x) of stars.
-    radius : ndarray, shape (m,)
-        Reach of each star's wings in pixels.
-    least_flux : ndarray, shape (n,)
-        A star counts for a source only if it is brighter than this.
     star_flux : ndarray, shape (m,)
-        Fluxes of the stars, in the unit of `least_flux`.
+        Fluxes of the stars.
+    core
+        Radius of the inner part, pixels.
+    reach : ndarray, shape (m,)
+        Radius of the wings of each star, pixels.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Zero where no star is near.
     """
-    near = np.zeros(len(sources), bool)
+    contrast = np.zeros(len(sources))
     if len(stars) == 0 or len(sources) == 0:
-        return near
-    pairs = cKDTree(sources).query_ball_point(stars, radius)
+        return contrast
+    pairs = cKDTree(sources).query_ball_point(stars, reach)
     for star, members in enumerate(pairs):
         for source in members:
-            near[source] |= star_flux[star] > least_flux[source]
-    return near
+            distance = np.hypot(*(sources[source] - stars[star])) / core
+            ratio = star_flux[star] / max(flux[source], 1e-30) / max(distance, 1.0) ** 2
+            contrast[source] = max(contrast[source], ratio)
+    return contrast

@@ -11,24 +11,26 @@ from pydantic import BaseModel, ConfigDict, Field
 from apstream.arrays.detect import (
     SeparableFilters,
     empty_width,
-    find_footprints,
-    paint_signs,
     separable_filters,
     significance,
     tile_centers,
 )
+from apstream.arrays.footprints import find_footprints, paint_signs
 from apstream.arrays.mesh import median_mesh, subtract_mesh
 from apstream.arrays.stamps import psf_stamps
 from apstream.arrays.types import F32, BoolArray, Records
 from apstream.errors import NoGoodPixels, SubtractionFailed
 from apstream.model.exposures import DifferenceImage
 from apstream.model.geometry import Box
+from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane, planes
 
 __all__ = ["DetectConfig", "Detections", "detect"]
 
 _TILE = 256
 _EXCLUDED = planes("NO_DATA", "BAD", "EDGE")
+#: What surrounds saturated pixels is one thing, however many peaks it has.
+_NOT_DIVIDED = planes("SAT", "SAT_TEMPLATE")
 
 
 class DetectConfig(BaseModel):
@@ -38,6 +40,9 @@ class DetectConfig(BaseModel):
 
     threshold_sigma: float = Field(5.0, gt=0, description="Least significance of a detection, either sign.")
     grow_fwhm: float = Field(0.6, ge=0, le=5, description="Growth of footprints, in FWHM of the PSF.")
+    split_fwhm: float | None = Field(
+        2.2, gt=1, description="Peaks of one footprint this far apart may be sources of their own; null: never."
+    )
     filter_fwhm: float = Field(1.5, gt=0.5, le=4, description="Half width of the matched filter, in FWHM.")
     background_cell_px: int | None = Field(
         256, ge=32, description="Cell of the residual background in pixels; null leaves the background alone."
@@ -61,7 +66,7 @@ class Detections:
         The image as searched: residual background subtracted, variance rescaled, DETECTED and
         DETECTED_NEGATIVE set, metrics ``detect.*`` added. Measure and save this one.
     footprints
-        Rows of `apstream.arrays.detect.FOOTPRINT_DTYPE` in array indices of the image, by decreasing
+        Rows of `apstream.arrays.footprints.FOOTPRINT_DTYPE` in array indices of the image, by decreasing
         significance.
     labels : ndarray, shape (ny, nx), int32
         The label of the footprint that holds each pixel; 0 elsewhere.
@@ -102,13 +107,11 @@ def detect(difference: DifferenceImage, config: DetectConfig) -> Detections:
     scale = empty_width(snr) ** 2
     factor = scale if config.rescale_variance and np.isfinite(scale) and scale > 0 else 1.0
     snr /= np.float32(np.sqrt(factor))
-    footprints, labels = find_footprints(snr, config.threshold_sigma, max(1.0, config.grow_fwhm * fwhm))
+    footprints, labels = _footprints(snr, image, fwhm, config)
     _check(len(footprints), config)
     footprints = footprints[np.lexsort((footprints["x"], footprints["y"], -np.abs(footprints["snr"])))]
     sky_y, sky_x = _sky_sources(labels, usable, difference, config.sky_sources)
-    mask = paint_signs(
-        image.mask, snr, labels, positive=MaskPlane.DETECTED, negative=MaskPlane.DETECTED_NEGATIVE
-    )
+    mask = paint_signs(image.mask, snr, labels, positive=MaskPlane.DETECTED, negative=MaskPlane.DETECTED_NEGATIVE)
     searched = image.with_image(pixels).with_mask(mask).with_variance(image.variance * np.float32(factor))
     metrics = difference.metrics | _metrics(footprints, snr[sky_y, sky_x], scale)
     return Detections(
@@ -118,6 +121,12 @@ def detect(difference: DifferenceImage, config: DetectConfig) -> Detections:
         sky_y=sky_y + image.box.y0,
         sky_x=sky_x + image.box.x0,
     )
+
+
+def _footprints(snr: F32, image: MaskedImage, fwhm: float, config: DetectConfig) -> tuple[Records, NDArray[np.int32]]:
+    split = np.inf if config.split_fwhm is None else config.split_fwhm * fwhm
+    grow = max(1.0, config.grow_fwhm * fwhm)
+    return find_footprints(snr, config.threshold_sigma, grow, split=split, whole=image.flagged(_NOT_DIVIDED))
 
 
 def _flatten(image: F32, variance: F32, usable: BoolArray, config: DetectConfig) -> F32:
@@ -166,9 +175,7 @@ def _metrics(footprints: Records, sky_snr: F32, scale: float) -> dict[str, float
     return {
         "detect.n_footprints": float(len(footprints)),
         "detect.n_positive": float(np.count_nonzero(footprints["snr"] > 0)),
-        "detect.n_two_signed": float(
-            np.count_nonzero((footprints["pos_snr"] > 0) & (footprints["neg_snr"] < 0))
-        ),
+        "detect.n_two_signed": float(np.count_nonzero((footprints["pos_snr"] > 0) & (footprints["neg_snr"] < 0))),
         "detect.variance_scale": float(scale),
         "detect.sky_snr_mean": float(np.mean(sky_snr)) if len(sky_snr) else float("nan"),
         "detect.sky_snr_std": float(np.std(sky_snr)) if len(sky_snr) else float("nan"),

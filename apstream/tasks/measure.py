@@ -34,9 +34,7 @@ class MeasureConfig(BaseModel):
         1.0, gt=0, le=5, description="A centroid farther than this from the peak has failed, in FWHM."
     )
     aperture_radius_px: float = Field(12.0, gt=1, le=40, description="Radius of apFlux in pixels.")
-    extended_ratio: float = Field(
-        1.4, gt=1, description="Area over that of the PSF from which a source is extended."
-    )
+    extended_ratio: float = Field(1.4, gt=1, description="Area over that of the PSF from which a source is extended.")
     dipole_min_snr: float = Field(7.07, gt=0, description="Least significance of a dipole.")
     dipole_max_flux_ratio: float = Field(
         0.65, ge=0.5, lt=1, description="Largest part of a dipole's flux in one of its lobes."
@@ -44,18 +42,13 @@ class MeasureConfig(BaseModel):
     dipole_max_separation_sigma: float = Field(
         5.0, gt=0, description="Largest distance of the lobes, in Gaussian widths of the PSF."
     )
-    trail_min_snr: float = Field(
-        7.0, gt=0, description="Least significance of a detection fitted as a trail."
-    )
+    trail_min_snr: float = Field(7.0, gt=0, description="Least significance of a detection fitted as a trail.")
     max_trails: int = Field(40, ge=0, description="Trails fitted in one image, the most significant first.")
-    star_radius_fwhm: float = Field(
-        1.5,
-        ge=0,
-        le=10,
-        description="Reach of the wings of a star of S/N 100, in FWHM; see the residual flag.",
+    star_reach_fwhm: float = Field(
+        4.0, gt=0, le=20, description="Reach of the wings of bright stars, in FWHM; see isBrightStarResidual."
     )
     star_fraction: float = Field(
-        0.03, ge=0, lt=1, description="A residual has less than this part of its star's flux."
+        0.03, ge=0, lt=1, description="A residual within a FWHM has less than this part of its star's flux."
     )
 
 
@@ -218,14 +211,12 @@ def _fill_judgement(
     images: tuple[CalExp | CharacterizedExposure, Template],
     config: MeasureConfig,
 ) -> None:
-    fill_trails(
-        rows, detections, fwhm=fitted.fwhm, min_snr=config.trail_min_snr, max_trails=config.max_trails
-    )
     fill_pixel_flags(rows, detections, images[1])
     fill_bright_stars(
         rows, images[0], fwhm=fitted.fwhm, half=fitted.half,
-        radius_fwhm=config.star_radius_fwhm, fraction=config.star_fraction,
+        reach_fwhm=config.star_reach_fwhm, fraction=config.star_fraction,
     )  # fmt: skip
+    fill_trails(rows, detections, fwhm=fitted.fwhm, min_snr=config.trail_min_snr, max_trails=config.max_trails)
     fill_reliability(rows)
 
 

@@ -144,17 +144,17 @@ def _on_sky(cd: F64, dy: F64, dx: F64) -> tuple[F64, F64]:
     return np.hypot(east, north), np.rad2deg(np.arctan2(east, north)) % 360
 
 
-def fill_trails(
-    rows: Records, detections: Detections, *, fwhm: float, min_snr: float, max_trails: int
-) -> None:
-    """Fit trails to elongated detections that are neither points nor dipoles, the brightest first."""
+def fill_trails(rows: Records, detections: Detections, *, fwhm: float, min_snr: float, max_trails: int) -> None:
+    """Fit trails to elongated detections that nothing else explains, the brightest first."""
     prints, difference = detections.footprints, detections.difference
     axes = footprint_axes(difference.image.image, detections.labels, prints)
     major, minor, angle = principal_axes(axes[:, 2], axes[:, 3], axes[:, 4])
     sigma = fwhm / 2.3548
     misfit = rows["psfChi2"] > rows["psfNdata"] + 4 * np.sqrt(2.0 * rows["psfNdata"])
     long = (major > 1.6 * minor) & (major - minor > 0.8 * sigma**2)
-    tried = np.flatnonzero(long & misfit & ~rows["isDipole"] & (rows["snr"] >= min_snr))[:max_trails]
+    other = rows["isDipole"] | rows["isBrightStarResidual"] | rows["pixelFlags_saturated"]
+    other |= rows["pixelFlags_saturated_template"]
+    tried = np.flatnonzero(long & misfit & ~other & (rows["snr"] >= min_snr))[:max_trails]
     if len(tried) == 0:
         return
     length = np.sqrt(12 * np.maximum(major[tried] - minor[tried], sigma**2 / 4))
@@ -170,9 +170,7 @@ def fill_trails(
         labels=detections.labels,
         own=prints["label"][tried],
     )
-    start = np.stack(
-        [y - stamps.y, x - stamps.x, length * np.sin(angle[tried]), length * np.cos(angle[tried])], axis=1
-    )
+    start = np.stack([y - stamps.y, x - stamps.x, length * np.sin(angle[tried]), length * np.cos(angle[tried])], axis=1)
     fits = fit_trails(
         stamps.data, stamps.variance, stamps.good, stamps.psfs,
         start=start, sigma=np.full(len(tried), sigma), reach=reach,

@@ -13,7 +13,8 @@ from apstream.tasks.stamps import cut_points
 
 __all__ = ["fill_bright_stars", "fill_reliability"]
 
-_REACH = 4.0  # of the wings of the brightest stars, in units of the configured radius
+_CENTER_FWHM, _VARIABLE = 0.15, 3.0
+_SATURATED_REACH = 2.0
 
 
 def fill_bright_stars(
@@ -22,35 +23,30 @@ def fill_bright_stars(
     *,
     fwhm: float,
     half: int,
-    radius_fwhm: float,
+    reach_fwhm: float,
     fraction: float,
 ) -> None:
     """Set isBrightStarResidual: near a star of the science image, and faint beside it.
 
-    The wings of a star reach farther the brighter it is: `radius_fwhm` for a star of S/N 100, twice that
-    for 10,000. A source of at least a third of `fraction` on the very centre of the star that looks like a
-    point is taken for a variable star and not flagged. A saturated star, whose flux is unknown, counts as
-    brighter than any source.
+    Faint means less than `fraction` of the star's flux within one FWHM, and less with the square of the
+    distance beyond, up to `reach_fwhm`. A source of at least a third of that on the very centre of the star
+    that looks like a point is taken for a variable star and not flagged. A saturated star, whose flux is
+    unknown, counts as brighter than any source and reaches twice as far.
     """
     stars = science.stars[np.isfinite(science.stars["flux"])]
     places = np.stack([rows["y"], rows["x"]], axis=1).astype(float)
-    stars = _near(stars, places, _REACH * radius_fwhm * fwhm)
+    stars = _near(stars, places, _SATURATED_REACH * reach_fwhm * fwhm)
     if len(stars) == 0:
         return
     y, x = stars["y"].astype(float), stars["x"].astype(float)
-    fits = cut_points(science.image, science.psf, y, x, side=2 * half + 1).fluxes(y, x, half=half)
-    snr = np.where(stars["saturated"], 1e6, np.nan_to_num(fits["flux"] / fits["flux_err"]))
-    flux = np.where(stars["saturated"], np.inf, np.nan_to_num(fits["flux"]))
-    reach = np.clip(np.log10(np.maximum(snr, 1)) / 2, 0.5, _REACH) * radius_fwhm * fwhm
-    spots = np.stack([y, x], axis=1)
-    size = np.abs(np.nan_to_num(rows["psfFlux"])).astype(float)
-    wings = near_bright_star(places, spots, radius=reach, least_flux=size / fraction, star_flux=flux)
-    core = near_bright_star(
-        places, spots, radius=np.full(len(spots), 0.6), least_flux=np.zeros(len(size)), star_flux=flux
-    )
-    much = ~near_bright_star(places, spots, radius=reach, least_flux=3 * size / fraction, star_flux=flux)
-    variable = core & much & ~_misfitting(rows) & ~rows["isDipole"]
-    rows["isBrightStarResidual"] = wings & ~variable
+    measured = cut_points(science.image, science.psf, y, x, side=2 * half + 1).fluxes(y, x, half=half)
+    star_flux = np.where(stars["saturated"], np.inf, np.nan_to_num(measured["flux"]))
+    reach = np.where(stars["saturated"], _SATURATED_REACH, 1.0) * reach_fwhm * fwhm
+    spots, flux = np.stack([y, x], axis=1), np.abs(np.nan_to_num(rows["psfFlux"])).astype(float)
+    wings = near_bright_star(places, flux, spots, star_flux, core=fwhm, reach=reach) * fraction
+    center = near_bright_star(places, flux, spots, star_flux, core=fwhm, reach=np.full(len(spots), _CENTER_FWHM * fwhm))
+    variable = (center > 0) & (wings < _VARIABLE) & ~_misfitting(rows) & ~rows["isDipole"]
+    rows["isBrightStarResidual"] = (wings > 1) & ~variable
 
 
 def _near(stars: Records, places: F64, radius: float) -> Records:
@@ -84,9 +80,7 @@ def _evidence(rows: Records) -> Evidence:
         wrong_shape=np.where(trail, 0, np.clip(off, 0, 2)),
         dipole=rows["isDipole"],
         bright_star=rows["isBrightStarResidual"],
-        bad_pixels=_any(
-            rows, "nodataCenter", "crCenter", "saturatedCenter", "saturated_templateCenter", "bad"
-        ),
+        bad_pixels=_any(rows, "nodataCenter", "crCenter", "saturatedCenter", "saturated_templateCenter", "bad"),
         doubtful_pixels=rows["pixelFlags"],
         no_centroid=rows["centroid_flag"] & ~trail & ~rows["isDipole"],
         below_sky=rows["scienceFlux"] < -3 * rows["scienceFluxErr"],

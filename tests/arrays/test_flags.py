@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from apstream.arrays.detect import find_footprints
 from apstream.arrays.flags import center_bits, footprint_bits
+from apstream.arrays.footprints import find_footprints
 
 
 def test_center_is_three_by_three_and_stops_at_the_edge():

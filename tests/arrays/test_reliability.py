@@ -37,9 +37,9 @@ def test_misfit_is_relative_to_the_signal():
 
 def test_only_bright_stars_nearby_count():
     sources = np.array([[10.0, 10.0], [10.0, 30.0]])
-    stars = np.array([[12.0, 10.0], [12.0, 30.0], [90.0, 90.0]])
-    near = near_bright_star(
-        sources, stars, radius=np.array([5.0, 5.0, 5.0]), least_flux=np.array([100.0, 100.0]),
-        star_flux=np.array([1000.0, 50.0, 1e9]),
-    )  # fmt: skip
-    assert near.tolist() == [True, False]
+    stars = np.array([[12.0, 10.0], [18.0, 30.0], [90.0, 90.0]])
+    contrast = near_bright_star(
+        sources, np.array([10.0, 10.0]), stars, np.array([1000.0, 1000.0, 1e9]), core=4.0, reach=np.full(3, 9.0)
+    )
+    np.testing.assert_allclose(contrast, [100, 25])
+    assert near_bright_star(sources, np.ones(2), stars[:0], np.zeros(0), core=4.0, reach=np.zeros(0)).sum() == 0

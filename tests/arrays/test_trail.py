@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from apstream.arrays.detect import find_footprints
+from apstream.arrays.footprints import find_footprints
 from apstream.arrays.photometry import spline_psfs
 from apstream.arrays.trail import fit_trails, footprint_axes
 
@@ -17,9 +17,7 @@ def gaussian(dy, dx, half=HALF):
 
 def trailed(length, angle, flux=20_000.0, noise=10.0):
     steps = (np.arange(80) + 0.5) / 80 - 0.5
-    data = (
-        sum(gaussian(1 + t * length * np.sin(angle), t * length * np.cos(angle)) for t in steps) * flux / 80
-    )
+    data = sum(gaussian(1 + t * length * np.sin(angle), t * length * np.cos(angle)) for t in steps) * flux / 80
     data = data + np.random.default_rng(2).normal(scale=noise, size=data.shape)
     return data.astype(np.float32)
 

@@ -200,18 +200,14 @@ def test_trails_are_measured(scene):
     sky = scene.empty(400, seed=10)
     length, angle = 20.0, np.deg2rad(35.0)
     steps = (np.arange(60) + 0.5) / 60 - 0.5
-    sky.transients(
-        250 + steps * length * np.sin(angle), 280 + steps * length * np.cos(angle), np.full(60, 6000 / 60)
-    )
+    sky.transients(250 + steps * length * np.sin(angle), 280 + steps * length * np.cos(angle), np.full(60, 6000 / 60))
     sky.transients([120.0], [150.0], [5000.0])
     rows = run(sky)
     trail, point = rows[matched(rows, [250.0, 120.0], [280.0, 150.0], radius=12)[1]]
     assert np.isnan(point["trailFlux"])
     assert abs(trail["trailLength"] - 0.26 * length) < 4 * trail["trailLengthErr"]
     assert abs(trail["trailFlux"] - 6000) < 4 * trail["trailFluxErr"]
-    ra, dec = sky.wcs.pixel_to_sky(
-        np.array([250.0, 250 + np.sin(angle)]), np.array([280.0, 280 + np.cos(angle)])
-    )
+    ra, dec = sky.wcs.pixel_to_sky(np.array([250.0, 250 + np.sin(angle)]), np.array([280.0, 280 + np.cos(angle)]))
     bearing = np.rad2deg(np.arctan2((ra[1] - ra[0]) * np.cos(np.deg2rad(dec[0])), dec[1] - dec[0])) % 180
     assert abs((trail["trailAngle"] - bearing + 90) % 180 - 90) < 4 * trail["trailAngleErr"]
     assert abs(trail["trailRa"] - ra[0]) * 3600 < 0.1
