@@ -102,8 +102,10 @@ def convolve_varying(image: F32, terms: FloatArray, *, tolerance: float = 3e-4) 
         target = out[y0 : y0 + steps[0], x0 : x0 + steps[1]]
         height, width = target.shape
         parts = parts[:, top : top + height, left : left + width]
-        parts[1:] *= shapes[1:, :height, :width]
-        np.sum(parts, axis=0, out=target)
+        target[...] = parts[0]
+        for part, shape in zip(parts[1:], shapes[1:], strict=True):
+            part *= shape[:height, :width]
+            target += part
     return out
 
 
@@ -191,14 +193,18 @@ def convolve_varying_variance(variance: F32, terms: FloatArray) -> F32:
 def blur_variance(variance: F32, terms: FloatArray) -> F32:
     """Smooth a variance plane with the squared central kernel, scaled to sum one, at half resolution."""
     centre = np.square(np.asarray(terms[0], float))
-    smooth = convolve_varying(_bin2(variance), _bin_kernel(centre / centre.sum())[None])
-    edge = convolve_varying(np.ones_like(smooth), _bin_kernel(centre / centre.sum())[None])
-    return _unbin2(smooth / edge, (variance.shape[0], variance.shape[1]))
+    typical = np.float32(np.median(variance[::8, ::8]))
+    small = _bin2(variance) - typical  # zero is what the convolution finds outside
+    smooth = convolve_varying(small, _bin_kernel(centre / centre.sum())[None])
+    return _unbin2(smooth + typical, (variance.shape[0], variance.shape[1]))
 
 
 def sum_image(terms: FloatArray, shape: tuple[int, int]) -> F32:
-    """Return the map of the kernel sum over an image of `shape`."""
-    return polynomial_image(np.asarray(terms).sum(axis=(1, 2)), shape)
+    """Return the map of the kernel sum over an image of `shape`, or (1, 1) where the sum does not vary."""
+    sums = np.asarray(terms).sum(axis=(1, 2))
+    if np.abs(sums[1:]).sum() < 1e-6 * abs(sums[0]):
+        return np.full((1, 1), sums[0], np.float32)
+    return polynomial_image(sums, shape)
 
 
 def squared_sum(terms: FloatArray, shape: tuple[int, int]) -> F32:
@@ -237,7 +243,11 @@ def _bin_kernel(kernel: F64) -> F64:
 
 
 def _unbin2(small: F32, shape: tuple[int, int]) -> F32:
-    return np.ascontiguousarray(np.repeat(np.repeat(small, 2, axis=0), 2, axis=1)[: shape[0], : shape[1]])
+    out = np.empty(shape, np.float32)
+    for j, i in np.ndindex(2, 2):
+        part = out[j::2, i::2]
+        part[...] = small[: part.shape[0], : part.shape[1]]
+    return out
 
 
 def convolve_stack(stack: FloatArray, kernels: FloatArray) -> F64:

@@ -7,30 +7,72 @@ that the photometric ratio is the coefficient of the first function alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from apstream.arrays.types import F64, FloatArray
+from apstream.arrays.types import F64, FloatArray, IntArray
 
-__all__ = ["collapse", "delta_basis", "effective_half", "gaussian_basis", "matching_sigmas", "roughness"]
+__all__ = [
+    "Factors",
+    "KernelBasis",
+    "collapse",
+    "delta_basis",
+    "gaussian_basis",
+    "matching_sigmas",
+    "roughness",
+]
 
 _FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
-def matching_sigmas(
-    fwhm_target: float, fwhm_convolved: float, *, smallest: float = 0.7, ratio: float = 2.0
-) -> tuple[float, float, float]:
-    """Choose the widths of three Gaussians (pixels) from the two PSF widths (FWHM, pixels).
+@dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """One-dimensional functions whose products make a basis: basis = mix @ products.
+
+    functions (n_functions, width); first and second (n_basis,) the functions in y and x of each product;
+    groups are the runs of functions among which products are formed; mix (n_basis, n_basis).
+    """
+
+    functions: F64
+    first: IntArray
+    second: IntArray
+    groups: tuple[tuple[int, int], ...]
+    mix: F64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KernelBasis:
+    """Basis functions of a kernel, (n_basis, h, w); `factors` where they are separable, for speed."""
+
+    functions: F64
+    factors: Factors | None = None
+
+    @property
+    def half(self) -> int:
+        """Half-size of the kernels."""
+        return int(self.functions.shape[1]) // 2
+
+    def products(self) -> F64:
+        """Return the inner products of the functions, (n_basis, n_basis)."""
+        flat = self.functions.reshape(len(self.functions), -1)
+        return np.asarray(flat @ flat.T)
+
+
+def matching_sigmas(fwhm_target: float, fwhm_convolved: float, *, count: int = 4) -> tuple[float, ...]:
+    """Choose the widths of the Gaussians (pixels) from the two PSF widths (FWHM, pixels).
 
     A geometric series around sqrt(target^2 - convolved^2), the width of the kernel between two Gaussians,
-    starting at half of it but not below `smallest` (Israel et al. 2007).
+    from
+    half of it (but narrow enough for the core of the PSF) to twice it (but wide enough for the wings).
     """
     sigma = np.sqrt(max(fwhm_target**2 - fwhm_convolved**2, 0.0)) / _FWHM
-    first = float(max(0.5 * sigma, smallest))
-    return first, first * ratio, first * ratio**2
+    first = max(float(np.clip(0.5 * sigma, 0.12 * fwhm_target, 0.3 * fwhm_target)), 0.4)
+    last = max(fwhm_target, 2 * sigma, 2 * first)
+    return tuple(float(v) for v in np.geomspace(first, last, count))
 
 
-def gaussian_basis(sigmas: Sequence[float], degrees: Sequence[int], half: int) -> F64:
+def gaussian_basis(sigmas: Sequence[float], degrees: Sequence[int], half: int) -> KernelBasis:
     """Make Gaussians times polynomials (Alard & Lupton 1998), kernel sum conserving.
 
     Parameters
@@ -44,41 +86,42 @@ def gaussian_basis(sigmas: Sequence[float], degrees: Sequence[int], half: int) -
 
     Returns
     -------
-    ndarray, shape (n_basis, 2 half + 1, 2 half + 1), float64
-        The first sums to one, the others to zero.
+    KernelBasis
+        The first function sums to one, the others to zero.
     """
-    y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
-    window = _taper(np.hypot(y, x), half)
-    functions = []
+    u = np.arange(-half, half + 1).astype(float)
+    window = np.sin(0.5 * np.pi * np.clip((half + 0.5 - np.abs(u)) / max(0.2 * half, 1.0), 0, 1)) ** 2
+    rows: list[F64] = []
+    groups, pairs = [], []
     for sigma, degree in zip(sigmas, degrees, strict=True):
-        gauss = np.exp(-0.5 * (y**2 + x**2) / sigma**2) * window
-        for total in range(degree + 1):
-            for j in range(total + 1):
-                functions.append(gauss * (x / sigma) ** (total - j) * (y / sigma) ** j)
-    return _conserve_sum(np.array(functions))
+        start = len(rows)
+        gauss = np.exp(-0.5 * u**2 / sigma**2) * window
+        rows += [gauss * (u / sigma) ** power for power in range(degree + 1)]
+        pairs += [(start + j, start + t - j) for t in range(degree + 1) for j in range(t + 1)]
+        groups.append((start, len(rows)))
+    functions, (first, second) = np.array(rows), np.array(pairs).T
+    products = functions[first][:, :, None] * functions[second][:, None, :]
+    mix = _conserving_mix(products)
+    basis = np.tensordot(mix, products, axes=(1, 0))
+    return KernelBasis(basis, Factors(functions, first, second, tuple(groups), mix))
 
 
-def _taper(radius: F64, half: int) -> F64:
-    """One inside, falling to zero over the last pixels, so that no kernel ends in a step."""
-    edge = np.clip((half + 0.5 - radius) / max(0.2 * half, 1.0), 0, 1)
-    return np.asarray(np.sin(0.5 * np.pi * edge) ** 2)
+def _conserving_mix(products: F64) -> F64:
+    """Return the matrix that scales the first function to sum one and makes the others sum to zero."""
+    scale = 1 / np.abs(products).sum(axis=(1, 2))
+    scale[0] = 1 / products[0].sum()
+    mix = np.diag(scale)
+    mix[1:, 0] = -products.sum(axis=(1, 2))[1:] * scale[1:] * scale[0]
+    return mix
 
 
-def _conserve_sum(functions: F64) -> F64:
-    """Scale the first function to sum one and take its multiples from the others until they sum to zero."""
-    basis = functions / np.abs(functions).sum(axis=(1, 2), keepdims=True)
-    basis[0] /= basis[0].sum()
-    basis[1:] -= basis[1:].sum(axis=(1, 2), keepdims=True) * basis[0]
-    return np.asarray(basis)
-
-
-def delta_basis(half: int) -> F64:
+def delta_basis(half: int) -> KernelBasis:
     """Make one function per pixel of the kernel (Bramich 2008), kernel sum conserving."""
     side = 2 * half + 1
     basis = np.eye(side * side).reshape(-1, side, side)
     centre = basis[side * side // 2].copy()
     others = np.delete(basis, side * side // 2, axis=0) - centre
-    return np.concatenate([centre[None], others])
+    return KernelBasis(np.concatenate([centre[None], others]))
 
 
 def roughness(basis: FloatArray) -> F64:
@@ -95,16 +138,3 @@ def roughness(basis: FloatArray) -> F64:
 def collapse(basis: FloatArray, coefficients: FloatArray) -> F64:
     """Return the kernel as polynomial terms (n_spatial, h, w) from (n_basis, n_spatial) coefficients."""
     return np.asarray(np.tensordot(coefficients.T, basis, axes=(1, 0)))
-
-
-def effective_half(kernel: FloatArray, *, fraction: float = 0.99) -> int:
-    """Return the half-size of the centred square that holds `fraction` of the absolute weight."""
-    half = kernel.shape[0] // 2
-    weight = np.abs(kernel)
-    reach = 0
-    while reach < half:
-        inner = slice(half - reach, half + reach + 1)
-        if weight[inner, inner].sum() >= fraction * weight.sum():
-            break
-        reach += 1
-    return reach

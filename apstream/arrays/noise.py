@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from scipy import fft as sp_fft
 from scipy.ndimage import binary_dilation
 
@@ -30,20 +31,29 @@ def blank_sky(template: F32, variance: F32, bad: BoolArray, *, block: int = 4) -
     Means over `block` x `block` pixels are compared with 0.75 sigma of a pixel (both signs: noise is cut
     evenly), and the blocks around a source are left out too.
     """
-    means = _block_mean(np.where(bad, 0, template), block)
-    level = np.sqrt(_block_mean(variance, block))
-    sources = binary_dilation(np.abs(means) > 0.75 * level, np.ones((3, 3), bool))
-    large = np.repeat(np.repeat(sources, block, axis=0), block, axis=1)[
-        : template.shape[0], : template.shape[1]
-    ]
-    return np.asarray(~bad & ~large)
+    means, level = _block_means(template, variance, bad, block)
+    sources = binary_dilation(np.abs(means) > 0.75 * np.sqrt(level), np.ones((3, 3), bool))
+    large = np.repeat(np.repeat(sources, block, axis=0), block, axis=1)
+    return ~(large[: template.shape[0], : template.shape[1]] | bad)
 
 
-def _block_mean(image: F32, block: int) -> F32:
-    pads = [(0, -n % block) for n in image.shape]
-    padded = np.pad(image, pads, mode="edge") if any(p[1] for p in pads) else image
-    shape = padded.shape[0] // block, block, padded.shape[1] // block, block
-    return np.asarray(padded.reshape(shape).mean(axis=3).mean(axis=1), np.float32)
+@njit(cache=True, nogil=True)
+def _block_means(image: F32, variance: F32, bad: BoolArray, block: int) -> tuple[F32, F32]:
+    """Return the means of both arrays over blocks; bad pixels count as zero in the first."""
+    ny, nx = image.shape
+    by, bx = -(-ny // block), -(-nx // block)
+    first, second = np.zeros((by, bx), np.float32), np.zeros((by, bx), np.float32)
+    count = np.zeros((by, bx), np.float32)
+    for y in range(ny):
+        for x in range(nx):
+            j, i = y // block, x // block
+            count[j, i] += 1
+            second[j, i] += variance[y, x]
+            if not bad[y, x]:
+                first[j, i] += image[y, x]
+    first /= count
+    second /= count
+    return first, second
 
 
 def residual_background(difference: F32, blank: BoolArray, *, degree: int, cells: int = 16) -> F64:

@@ -34,11 +34,11 @@ class GaussianBasis(_Frozen):
 
     kind: Literal["gaussian"] = "gaussian"
     sigmas_pixels: tuple[float, ...] | None = Field(
-        None, description="widths of the Gaussians, pixels; None chooses three from the two PSFs"
+        None, description="widths of the Gaussians, pixels; None chooses four from the two PSFs"
     )
-    degrees: tuple[int, ...] = Field((4, 3, 2), description="degree of the polynomial on each Gaussian")
+    degrees: tuple[int, ...] = Field((2, 4, 3, 2), description="degree of the polynomial on each Gaussian")
     half_pixels: int | None = Field(
-        None, ge=2, le=40, description="kernel half-size, pixels; None: 3 widest sigmas"
+        None, ge=2, le=40, description="kernel half-size, pixels; None: 3.5 widest sigmas"
     )
 
 
@@ -124,9 +124,11 @@ def match_psf(science: CalExp | CharacterizedExposure, template: Template, confi
     """
     pair = _prepare(science, template, config)
     basis = _basis(config.kernel, pair.fwhm)
-    stamps = _stamps(science, pair, basis.shape[1] // 2, config.stamps)
+    stamps = _stamps(science, pair, basis.half, config.stamps)
     fit = _fit(pair, stamps, basis, config)
-    return Match(pair, basis, fit, kn.collapse(basis, fit.coefficients), (stamps.y, stamps.x))
+    return Match(
+        pair, basis.functions, fit, kn.collapse(basis.functions, fit.coefficients), (stamps.y, stamps.x)
+    )
 
 
 def _prepare(science: CalExp | CharacterizedExposure, template: Template, config: MatchConfig) -> MatchPair:
@@ -170,28 +172,28 @@ def _filled(image: MaskedImage) -> tuple[F32, F32]:
     return cv.fill_masked(image.image, image.flagged(_HOLES)), variance
 
 
-def _basis(config: GaussianBasis | DeltaBasis, fwhm: tuple[float, float]) -> F64:
+def _basis(config: GaussianBasis | DeltaBasis, fwhm: tuple[float, float]) -> kn.KernelBasis:
     if isinstance(config, DeltaBasis):
         return kn.delta_basis(config.half_pixels)
     sigmas = config.sigmas_pixels or kn.matching_sigmas(*fwhm)
-    half = config.half_pixels or int(np.clip(np.ceil(3.5 * max(sigmas)), 7, 20))
+    half = config.half_pixels or int(np.clip(np.ceil(3.5 * max(sigmas)), 7, 22))
     return kn.gaussian_basis(sigmas, config.degrees[: len(sigmas)], half)
 
 
-def _penalty(config: GaussianBasis | DeltaBasis, basis: F64, normals: kf.Normals) -> F64 | None:
+def _penalty(config: GaussianBasis | DeltaBasis, basis: kn.KernelBasis, normals: kf.Normals) -> F64 | None:
     """Return the prior on the coefficients; the roughness is scaled to the weight of the data."""
     if isinstance(config, GaussianBasis):
         return None
-    rough: F64 = kn.roughness(basis)
+    rough: F64 = kn.roughness(basis.functions)
     data = float(np.sum(normals.light / normals.noise.sum(axis=0)))
-    return np.asarray(rough * (config.smoothing * data * len(basis) / np.trace(rough)))
+    return np.asarray(rough * (config.smoothing * data * len(rough) / np.trace(rough)))
 
 
 def _stamps(
     science: CalExp | CharacterizedExposure, pair: MatchPair, margin: int, config: StampConfig
 ) -> Stamps:
     """Cut stamps around good stars, or around any isolated source if there are too few stars."""
-    half = config.half_pixels or int(np.clip(np.ceil(2.5 * max(pair.fwhm)) + 3, 12, 24))
+    half = config.half_pixels or int(np.clip(np.ceil(4.5 * max(pair.fwhm)), 12, 24))
     counts = []
     for usable in (_good_stars(science.stars, config, True), _good_stars(science.stars, config, False)):
         y = np.rint(science.stars["y"][usable] - science.box.y0).astype(int)
@@ -219,7 +221,7 @@ def _good_stars(stars: Records, config: StampConfig, only_stars: bool) -> BoolAr
     return np.asarray(good & stars["is_star"] if only_stars else good)
 
 
-def _fit(pair: MatchPair, stamps: Stamps, basis: F64, config: MatchConfig) -> kf.KernelFit:
+def _fit(pair: MatchPair, stamps: Stamps, basis: kn.KernelBasis, config: MatchConfig) -> kf.KernelFit:
     """Fit the kernel; raises if it does not match."""
     ratio = stamps.flux_ratio()
     if not (np.isfinite(ratio) and ratio > 0):
@@ -237,7 +239,7 @@ def _fit(pair: MatchPair, stamps: Stamps, basis: F64, config: MatchConfig) -> kf
         penalty=_penalty(config.kernel, basis, normals),
         vary_sum=config.vary_kernel_sum,
     )
-    residual = float(np.sqrt(max(np.median(fit.excess), 0.0)))
+    residual = fit.residual_ratio()
     if (
         fit.used.sum() < config.stamps.min_stars
         or fit.coefficients[0, 0] <= 0

@@ -72,13 +72,15 @@ class SubtractConfig(BaseModel):
 class _Matched:
     """Difference and matched template on the science flux scale, before whitening.
 
-    variance is what white noise will have; background what was subtracted beside the template.
+    variance is what white noise will have; background what was subtracted beside the template; blank says
+    which pixels are good and show only sky.
     """
 
     difference: F32
     template: F32
     variance: F32
     background: F64
+    blank: BoolArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +88,6 @@ class _Final:
     difference: F32
     variance: F32
     psf: Psf
-    reach: BoolArray  # footprint of the whitening kernel
     metrics: dict[str, float]
 
 
@@ -128,11 +129,11 @@ def subtract(
     pair, fit, terms = match.pair, match.fit, match.terms
     matched = _match(pair, terms, fit.background, config)
     final = _whitened(science, pair, matched, terms, config)
-    final = _calibrated_noise(final, pair, matched, match.stars, config)
+    final = _calibrated_noise(final, matched, match.stars, config)
     mask = _mask(science, template, cv.footprint(terms[0]), pair)
-    difference = np.where(mask & planes("NO_DATA"), np.float32(0), final.difference)
+    final.difference[(mask & planes("NO_DATA")) != 0] = 0
     return DifferenceImage(
-        image=MaskedImage.make(difference, mask, final.variance, science.image.unit, science.box),
+        image=MaskedImage.make(final.difference, mask, final.variance, science.image.unit, science.box),
         info=science.info,
         psf=final.psf,
         wcs=science.wcs,
@@ -149,19 +150,22 @@ def _match(pair: MatchPair, terms: F64, background: F64, config: SubtractConfig)
     level = cv.polynomial_image(background, pair.shape)
     blurred = cv.blur_variance(pair.moving_variance, terms)
     ratio = cv.sum_image(terms, pair.shape)
-    factor = np.square(ratio) if config.whiten else cv.squared_sum(terms, pair.shape)
-    variance = pair.target_variance + factor * blurred
+    variance = blurred
+    variance *= np.square(ratio) if config.whiten else cv.squared_sum(terms, pair.shape)
+    variance += pair.target_variance
     if pair.convolved == "template":
-        difference, matched = pair.target - convolved, convolved
+        matched, difference = convolved, pair.target - convolved
         difference -= level
     else:
         matched = (pair.target - level) / ratio
-        difference = convolved / ratio - matched
+        difference = convolved / ratio
+        difference -= matched
         variance /= np.square(ratio)
     blank = ns.blank_sky(matched, variance, pair.bad)
     flat = ns.residual_background(difference, blank, degree=config.match.background_degree)
     difference -= cv.polynomial_image(flat, pair.shape)
-    return _Matched(difference, matched, variance, _total_background(background, flat, pair, terms))
+    total = _total_background(background, flat, pair, terms)
+    return _Matched(difference, matched, variance, total, blank)
 
 
 def _total_background(background: F64, flat: F64, pair: MatchPair, terms: F64) -> F64:
@@ -175,9 +179,8 @@ def _total_background(background: F64, flat: F64, pair: MatchPair, terms: F64) -
 def _whitening(pair: MatchPair, matched: _Matched, terms: F64, config: WhitenConfig) -> F64:
     """Return the whitening kernel as polynomial terms."""
     y, x = wh.grid_positions(pair.shape, config.cells)
-    blank = ns.blank_sky(matched.template, matched.variance, pair.bad)
-    s1 = wh.local_medians(pair.target_variance, blank, config.cells)
-    s2 = wh.local_medians(pair.moving_variance, blank, config.cells)
+    s1 = wh.local_medians(pair.target_variance, matched.blank, config.cells)
+    s2 = wh.local_medians(pair.moving_variance, matched.blank, config.cells)
     if not (np.isfinite(s1).all() and np.isfinite(s2).all()):
         sides = pair.target_variance, pair.moving_variance
         s1, s2 = (np.full(y.size, float(np.median(v))) for v in sides)
@@ -204,7 +207,6 @@ def _whitened(
     psfs = np.stack(
         [science.psf.at(y_ + science.box.y0, x_ + science.box.x0) for y_, x_ in zip(y, x, strict=True)]
     )
-    reach = np.ones((1, 1), bool)
     if pair.convolved == "science":
         kernels = cv.kernel_at(terms, y, x, pair.shape)
         psfs = cv.convolve_stack(psfs, kernels / kernels.sum(axis=(1, 2), keepdims=True))
@@ -213,29 +215,27 @@ def _whitened(
         whitening = _whitening(pair, matched, terms, config.whiten)
         difference = cv.convolve_varying(difference, whitening)
         psfs = cv.convolve_stack(psfs, cv.kernel_at(whitening, y, x, pair.shape))
-        reach = cv.footprint(whitening[0])
     psfs = wh.crop_kernels(psfs, min(psfs.shape[1] // 2, _PSF_HALF))
     degree = _fit_degree(max(science.psf.degree, 2), cells)
     basis = wh.fit_kernel_terms(psfs / psfs.sum(axis=(1, 2), keepdims=True), y, x, pair.shape, degree)
-    return _Final(difference, matched.variance, Psf(basis, science.box), reach, {})
+    return _Final(difference, matched.variance, Psf(basis, science.box), {})
 
 
 def _calibrated_noise(
     final: _Final,
-    pair: MatchPair,
     matched: _Matched,
     stars: tuple[IntArray, IntArray],
     config: SubtractConfig,
 ) -> _Final:
     """Scale the variance to the noise found in blank sky, and add the matching error at bright sources."""
-    blank = ns.blank_sky(matched.template, matched.variance, pair.bad)
     psf = final.psf.central()
-    noise = ns.noise_scale(final.difference, final.variance, blank, psf)
+    noise = ns.noise_scale(final.difference, final.variance, matched.blank, psf)
     scale = noise.flux if config.rescale_variance and np.isfinite(noise.flux) else 1.0
     variance = final.variance * np.float32(scale)
     planes_ = final.difference, variance, matched.template
     fraction = ns.mismatch_fraction(planes_, stars, psf, limit=config.mismatch_limit)
-    variance += np.square(np.float32(fraction) * matched.template)
+    if fraction > 0:
+        variance += np.square(np.float32(fraction) * matched.template)
     metrics = {
         "subtract.variance_scale": scale,
         "subtract.pixel_variance_ratio": noise.pixel,
@@ -264,11 +264,11 @@ def _mask(
 
 def _template_bits(template: MaskedImage) -> IntArray:
     """Return the mask of the template in the planes of a difference image."""
-    bits = template.mask & (_TEMPLATE_KEEPS | _HOLES)
-    bits = bits | np.where(template.mask & planes("SAT"), planes("SAT_TEMPLATE"), 0)
-    bits = bits | np.where(template.mask & _TEMPLATE_SUSPECT, planes("SUSPECT"), 0)
-    holes = ~np.isfinite(template.image) | ~(template.variance > 0)
-    return np.asarray(bits | np.where(holes, planes("NO_DATA"), 0), np.int32)
+    bits = np.array(template.mask & (_TEMPLATE_KEEPS | _HOLES), np.int32)
+    bits[template.flagged(planes("SAT"))] |= planes("SAT_TEMPLATE")
+    bits[template.flagged(_TEMPLATE_SUSPECT)] |= planes("SUSPECT")
+    bits[~(np.isfinite(template.image) & (template.variance > 0))] |= planes("NO_DATA")
+    return bits
 
 
 def _fit_metrics(fit: kf.KernelFit, terms: F64, pair: MatchPair) -> dict[str, float]:
@@ -282,6 +282,6 @@ def _fit_metrics(fit: kf.KernelFit, terms: F64, pair: MatchPair) -> dict[str, fl
         "subtract.kernel_sum": float(np.median(sums)),
         "subtract.kernel_sum_scatter": float(1.4826 * np.median(np.abs(amplitude - np.median(amplitude)))),
         "subtract.stamp_chi2": float(np.median(fit.chi2[fit.used])),
-        "subtract.residual_ratio": float(np.sqrt(max(np.median(fit.excess[fit.used]), 0.0))),
+        "subtract.residual_ratio": fit.residual_ratio(),
         "subtract.template_convolved": float(pair.convolved == "template"),
     }

@@ -13,7 +13,7 @@ from apstream.arrays import whiten as wh
 
 def difference_noise(size: int = 400, s1: float = 3.0, s2: float = 4.0):
     rng = np.random.default_rng(5)
-    kernel = kn.gaussian_basis((0.9,), (0,), 8)[0] * 1.5
+    kernel = kn.gaussian_basis((0.9,), (0,), 8).functions[0] * 1.5
     convolved = cv.convolve_varying((s2 * rng.normal(size=(size, size))).astype(np.float32), kernel[None])
     return kernel, (s1 * rng.normal(size=(size, size))).astype(np.float32) - convolved
 
