@@ -12,11 +12,14 @@ import jsonschema
 import pytest
 import yaml
 
+from apstream.service.settings import DaemonSettings, ServiceSettings
+
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "apstream"
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 TEMPLATES = {path.name: path.read_text() for path in sorted((CHART / "templates").iterdir())}
+LOADERS = {"alert-producer": DaemonSettings.model_validate}
 PER_SERVICE = VALUES["services"]["alert-producer"]
 
 
@@ -67,6 +70,28 @@ def test_schema_is_closed_everywhere() -> None:
     assert not open_objects(SCHEMA, "")
 
 
+def test_every_service_folder_has_a_deployment() -> None:
+    folders = {path.parent.name.replace("_", "-") for path in (ROOT / "services").glob("*/main.py")}
+    assert set(VALUES["services"]) == folders
+
+
+def test_commands_name_modules_that_exist() -> None:
+    for service in VALUES["services"].values():
+        python, option, module = service["command"]
+        assert (python, option) == ("python", "-m")
+        assert (ROOT / (module.replace(".", "/") + ".py")).exists()
+
+
+def test_settings_of_the_chart_load() -> None:
+    for name, service in VALUES["services"].items():
+        LOADERS[name](service["settings"])
+
+
+def test_grace_period_follows_the_drain_time() -> None:
+    default = re.findall(r'dig "service" "drain_s" (\d+) \$service.settings', TEMPLATES["deployment.yaml"])
+    assert [float(word) for word in default] == [ServiceSettings().drain_s]
+
+
 def test_templates_use_only_values_that_exist() -> None:
     for name, text in TEMPLATES.items():
         for dotted in re.findall(r"(?:\$|\s|\()\.?Values\.([\w.]+)", text):
@@ -106,7 +131,7 @@ def test_actions_are_balanced() -> None:
         'drop: ["ALL"]',
         "automountServiceAccountToken: false",
         "checksum/settings: {{ $service.settings | toYaml | sha256sum }}",
-        "terminationGracePeriodSeconds: {{ add $service.drainTimeoutSeconds 15 }}",
+        "terminationGracePeriodSeconds: {{ add (dig \"service\" \"drain_s\" 120 ",
     ],
 )
 def test_deployments_are_locked_down_and_probed(line: str) -> None:
