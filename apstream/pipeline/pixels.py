@@ -141,6 +141,7 @@ def _difference(
         difference = subtract(science, template, config.subtract)
     with watch("detect"):
         detections = detect(difference, config.detect)
+    difference = detections.difference  # flat, its variance rescaled, DETECTED set
     with watch("measure"):
         dia_sources = measure(detections, difference, science, template, config.measure)
     return PairResult(science=science, template=template, difference=difference, dia_sources=dia_sources)
