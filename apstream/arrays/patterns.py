@@ -67,7 +67,7 @@ def align(
                 return None
             for start in _hypotheses(a, b, limits):
                 found = _verify(a, b, start, limits)
-                if _significance(found) > _significance(best):
+                if _significance(found) > _significance(best) and _is_allowed(found.map, limits):
                     best = found
             if best is not None and _is_certain(best):
                 return best
@@ -147,8 +147,9 @@ def _votes(
     turn = (np.conj(da) * db).sum(axis=1) / (np.abs(da) ** 2).sum(axis=1)
     center = a[1].mean() + 1j * a[0].mean()
     place = mb + turn * (center - ma)
-    allowed = np.abs(np.angle(turn, deg=True)) <= limits.max_rotation
-    allowed &= np.abs(np.log(np.abs(turn))) <= limits.max_scale + 1e-3
+    # small triangles measure angle and scale badly: the limits are held at the end
+    allowed = np.abs(np.angle(turn, deg=True)) <= limits.max_rotation + 1
+    allowed &= np.abs(np.log(np.abs(turn))) <= limits.max_scale + 0.01
     allowed &= np.abs(place - center) <= limits.max_shift
     turn, place = turn[allowed], place[allowed]
     if len(turn) == 0:
@@ -202,6 +203,13 @@ def _significance(match: PatternMatch | None) -> float:
     if match is None or match.n_matched < 3:
         return -np.inf
     return float((match.n_matched - match.n_chance) / np.sqrt(match.n_chance + 1))
+
+
+def _is_allowed(found: PolyMap, limits: PatternLimits) -> bool:
+    matrix, _ = found.affine_at(0.0, 0.0)
+    angle = abs(float(np.rad2deg(np.arctan2(matrix[0, 1], matrix[0, 0]))))
+    scale = abs(float(np.log(abs(np.linalg.det(matrix)))) / 2)
+    return angle <= limits.max_rotation + 0.2 and scale <= limits.max_scale + 0.003
 
 
 def _is_certain(match: PatternMatch) -> bool:

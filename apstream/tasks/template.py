@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from apstream.arrays.coadd import add_part, finish_sum
 from apstream.arrays.match import refine
 from apstream.arrays.moments import adaptive_moments
+from apstream.arrays.polynomial import n_terms
 from apstream.arrays.transform import PolyMap, from_affine
 from apstream.arrays.types import F64, FloatArray, Records
 from apstream.errors import NoTemplateOverlap, TooFewStars
@@ -29,6 +30,9 @@ __all__ = ["TemplateConfig", "TemplateInput", "make_template"]
 
 #: Stars that check the alignment.
 _MAX_STARS = 600
+_MIN_SNR = 20.0
+#: Below so many the correction is linear.
+_STARS_FOR_CURVES = 100
 _CHECK_CELL = 64
 
 
@@ -159,12 +163,15 @@ def _fallback(
 def _correction(
     by_sky: PixelMap, item: TemplateInput, science: CalExp | CharacterizedExposure, config: TemplateConfig
 ) -> PolyMap | None:
-    """Fit what moves the stars' positions by WCS to where they are on the input; None if there is no good fit."""
-    stars = usable_stars(science.stars)
-    stars = stars[~stars["saturated"]]
+    """Fit what moves the stars' positions by WCS to where they are on the input; None if there is no good fit.
+
+    A correction within its own error is left out: the WCSs, fitted to many more stars, are better.
+    """
+    stars = _sharp_stars(science.stars)
     y, x = by_sky(stars["y"], stars["x"])
-    inside = item.image.box.grow(-8).contains(y, x) if min(item.image.shape) > 16 else np.zeros(len(y), bool)
-    y, x, stars = y[inside][:_MAX_STARS], x[inside][:_MAX_STARS], stars[inside][:_MAX_STARS]
+    margin = -min(8, min(item.image.shape) // 4)
+    inside = item.image.box.grow(margin).contains(y, x)
+    y, x = y[inside][:_MAX_STARS], x[inside][:_MAX_STARS]
     if len(y) < config.check_min_stars:
         return None
     if item.stars is not None and len(item.stars):
@@ -172,24 +179,32 @@ def _correction(
         second = (there["y"], there["x"])
     else:
         second = _centroids(item, y, x)
-    match = refine(
-        (y, x),
-        second,
-        from_affine(np.eye(2), np.zeros(2)),
-        radius=config.check_radius_pixels or 3.0,
-        degree=config.check_degree,
-    )
+    same = from_affine(np.eye(2), np.zeros(2))
+    degree = config.check_degree if len(y) >= _STARS_FOR_CURVES else 1
+    match = refine((y, x), second, same, radius=config.check_radius_pixels or 3.0, degree=degree)
     enough = len(match.first) >= max(config.check_min_stars, len(y) // 4)
-    return match.map if enough and match.rms <= config.check_max_rms_pixels else None
+    if not enough or match.rms > config.check_max_rms_pixels:
+        return None
+    moved_y, moved_x = match.map(y, x)
+    moved = float(np.sqrt(np.mean(np.r_[moved_y - y, moved_x - x] ** 2)))
+    noise = match.rms * np.sqrt(n_terms(match.map.degree) / len(match.first))
+    return match.map if moved > 2 * noise else same
+
+
+def _sharp_stars(stars: Records) -> Records:
+    """Return the stars whose centres are well known, brightest first."""
+    stars = usable_stars(stars)
+    clear = ~stars["saturated"] & ~stars["blended"]
+    clear &= stars["flux"] > _MIN_SNR * stars["flux_err"]
+    return np.asarray(stars[clear])
 
 
 def _centroids(item: TemplateInput, y: F64, x: F64) -> tuple[FloatArray, FloatArray]:
-    """Return the measured positions of stars near (y, x) on the input; NaN ones are dropped."""
-    box = item.image.box
-    bad = item.image.flagged(int(MaskPlane.NO_DATA | MaskPlane.SAT | MaskPlane.BAD)) | ~np.isfinite(item.image.image)
-    found = adaptive_moments(
-        np.nan_to_num(item.image.image), bad, y=y - box.y0, x=x - box.x0, sigma=item.psf.fwhm() / 2.3548
-    )
+    """Return the measured positions of stars near (y, x) on the input; those that fail are dropped."""
+    image, box = item.image, item.image.box
+    bad = image.flagged(int(MaskPlane.NO_DATA | MaskPlane.SAT | MaskPlane.BAD)) | ~np.isfinite(image.image)
+    pixels = np.where(bad, np.float32(0), image.image)
+    found = adaptive_moments(pixels, bad, y=y - box.y0, x=x - box.x0, sigma=item.psf.fwhm() / 2.3548)
     good = np.isfinite(found["yy"])
     return found["y"][good] + box.y0, found["x"][good] + box.x0
 
