@@ -38,13 +38,19 @@ def load_settings(
 
 
 def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge two nested mappings; values of the second win."""
+    """Merge two nested mappings; values of the second win, and a branch of another `kind` replaces the first."""
     merged = dict(first)
     for key, value in second.items():
         before = merged.get(key)
-        both = isinstance(before, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(before, value) if both else value  # type: ignore[arg-type]
+        if isinstance(before, Mapping) and isinstance(value, Mapping) and _same_kind(before, value):
+            merged[key] = merge(before, value)
+        else:
+            merged[key] = value
     return merged
+
+
+def _same_kind(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    return "kind" not in first or second.get("kind", first["kind"]) == first["kind"]
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:

@@ -159,9 +159,7 @@ def _calibrate_all(
             progress("calexps", done, len(jobs))
 
 
-def _calibrate_into(
-    root: Path, path: Path, detector: int, anchor: Path | None, stages: PixelConfig
-) -> None:
+def _calibrate_into(root: Path, path: Path, detector: int, anchor: Path | None, stages: PixelConfig) -> None:
     repository = FileRepository(root)
     try:
         raw = read_raw(path, load_camera(repository.camera), detector=detector)
@@ -262,9 +260,7 @@ def _input(head: _Head, skymap: SkyMap, box: Box, config: WarpConfig) -> WarpedI
     )
 
 
-def _as_calexp(
-    coadd: Coadd, skymap: SkyMap, patch: int, heads: Sequence[_Head], settings: CoaddSettings
-) -> CalExp:
+def _as_calexp(coadd: Coadd, skymap: SkyMap, patch: int, heads: Sequence[_Head], settings: CoaddSettings) -> CalExp:
     """Give a coadd its PSF and stars; where stars are too few, the mean PSF of the inputs serves."""
     first = _calexp(heads[0].path)
     info = _coadd_info(first.info, skymap, patch)

@@ -10,8 +10,10 @@ import structlog
 
 from apstream.apdb import open_apdb
 from apstream.errors import TransientFailure
+from apstream.model.columns import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE
+from apstream.model.exposures import ExposureInfo
 from apstream.model.ids import VisitDetector
-from apstream.model.products import CatalogProducts, History, PixelProducts
+from apstream.model.products import CatalogProducts, History, PixelProducts, SkyCircle
 from apstream.pipeline.catalogs import CatalogsConfig, make_alerts
 from apstream.ports import AlertSink, Apdb, EventSource
 from apstream.service.alert_files import AlertFiles
@@ -73,7 +75,7 @@ class ProcessContext:
             stack.push_async_callback(apdb.close)
             pool = make_pool(settings, telemetry)
             stack.push_async_callback(pool.close)
-            await pool.start()
+            await asyncio.gather(pool.start(), asyncio.to_thread(_warm_up, settings.catalogs))
             worker = EventWorker(
                 Tools(
                     apdb=apdb,
@@ -170,6 +172,20 @@ async def _open_apdb(settings: DaemonSettings, lifecycle: Lifecycle) -> Apdb:
             _log.warning("apdb.waiting", reason=str(error))
             await asyncio.sleep(pause)
             pause = min(2 * pause, settings.service.retry.longest_s)
+
+
+def _warm_up(config: CatalogsConfig) -> None:
+    """Compile the kernels of the catalogue half now, not under the lock of the first exposure."""
+    info = ExposureInfo(id=_NOBODY, band="", physical_filter="", mid_mjd_tai=0.0, exposure_s=0.0)
+    empty = PixelProducts(
+        info=info,
+        dia_sources=DIA_SOURCE.empty(0),
+        forced=DIA_FORCED_SOURCE.empty(0),
+        cutouts=(),
+        region=SkyCircle(0.0, 0.0, 0.1),
+    )
+    history = History(DIA_OBJECT.empty(0), DIA_SOURCE.empty(0), DIA_FORCED_SOURCE.empty(0))
+    make_alerts(empty, history, 0.0, config)
 
 
 def _make_alerts(config: CatalogsConfig, products: PixelProducts, history: History, now: float) -> CatalogProducts:

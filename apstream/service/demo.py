@@ -159,9 +159,7 @@ def _is_sure(row: Mapping[str, Any]) -> bool:
 
 def _has_alert(true: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> bool:
     cosine = np.cos(np.deg2rad(true["dec"]))
-    return any(
-        np.hypot((s["ra"] - true["ra"]) * cosine, s["dec"] - true["dec"]) < _MATCH_DEG for s in sources
-    )
+    return any(np.hypot((s["ra"] - true["ra"]) * cosine, s["dec"] - true["dec"]) < _MATCH_DEG for s in sources)
 
 
 def _write_page(out: Path, report: DemoReport, alerts: Sequence[Mapping[str, Any]]) -> Path:
@@ -170,7 +168,5 @@ def _write_page(out: Path, report: DemoReport, alerts: Sequence[Mapping[str, Any
     ordered = sorted(alerts, key=lambda alert: -abs(alert["diaSource"].get("snr") or 0))
     best = [a for a in ordered if not a["diaSource"].get("isDipole") and not a["diaSource"].get("isNegative")]
     page = out / "alerts.html"
-    page.write_text(
-        render_page(best[:60], title="A simulated night", tables={"Injected and recovered": rows})
-    )
+    page.write_text(render_page(best[:60], title="A simulated night", tables={"Injected and recovered": rows}))
     return page

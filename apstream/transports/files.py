@@ -91,9 +91,7 @@ class FilesSource:
     def _look(self) -> list[Message]:
         events = self._settings.events
         found = _files(events, self._settings.pattern) if events.is_dir() else _lines(events)
-        return [
-            self._message(payload, lane) for name, size, payload, lane in found if self._is_new(name, size)
-        ]
+        return [self._message(payload, lane) for name, size, payload, lane in found if self._is_new(name, size)]
 
     def _is_new(self, name: str, size: int) -> bool:
         """Whether to take it now: when watching, a file must have kept its size since the last look."""

@@ -28,9 +28,7 @@ class SecuritySettings(BaseModel):
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field("PLAINTEXT")
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field("SCRAM-SHA-512")
     username: str = Field("", description="SASL user.")
-    password: SecretStr = Field(
-        SecretStr(""), description="SASL password; give it by environment, not by file."
-    )
+    password: SecretStr = Field(SecretStr(""), description="SASL password; give it by environment, not by file.")
     ca_file: Path | None = Field(None, description="PEM file of the certificate authority.")
     cert_file: Path | None = Field(None, description="PEM file of the client certificate.")
     key_file: Path | None = Field(None, description="PEM file of the client key.")
@@ -51,9 +49,7 @@ class ConsumerSettings(BaseModel):
     max_poll_interval_s: float = Field(600.0, ge=10, description="Longest pause between two polls.")
     poll_s: float = Field(0.2, gt=0, le=5, description="Longest wait in one poll.")
     probe_s: float = Field(10.0, gt=0, description="Interval of the broker probe, which also measures lag.")
-    stuck_after_s: float = Field(
-        300.0, gt=0, description="Without assignment or progress for this long: rejoin."
-    )
+    stuck_after_s: float = Field(300.0, gt=0, description="Without assignment or progress for this long: rejoin.")
 
 
 class ProducerSettings(BaseModel):
@@ -66,9 +62,7 @@ class ProducerSettings(BaseModel):
     batch_bytes: int = Field(1 << 20, ge=1 << 10, description="Largest batch of one partition.")
     linger_ms: int = Field(5, ge=0, description="How long a batch waits for company.")
     request_timeout_s: float = Field(20.0, gt=0, description="Patience with one request.")
-    publish_timeout_s: float = Field(
-        60.0, gt=0, description="Patience with the acknowledgements of one exposure."
-    )
+    publish_timeout_s: float = Field(60.0, gt=0, description="Patience with the acknowledgements of one exposure.")
 
 
 class KafkaSettings(BaseModel):
@@ -97,9 +91,7 @@ class EmbeddedSettings(BaseModel):
         KafkaSettings(consumer=ConsumerSettings(session_timeout_s=6.0)),
         description="As for Kafka; bootstrap_servers is ignored.",
     )
-    address_file: Path | None = Field(
-        None, description="File that receives the broker's address, for senders."
-    )
+    address_file: Path | None = Field(None, description="File that receives the broker's address, for senders.")
 
 
 class FilesSettings(BaseModel):
@@ -109,16 +101,10 @@ class FilesSettings(BaseModel):
 
     kind: Literal["files"] = "files"
     events: Path = Field(description="A directory of exposures, or a .jsonl file with one event per line.")
-    pattern: str = Field(
-        "**/*.fits*", min_length=1, description="Which files of the directory are exposures."
-    )
+    pattern: str = Field("**/*.fits*", min_length=1, description="Which files of the directory are exposures.")
     alerts: Path = Field(description="Directory that receives one Avro file per exposure.")
-    dead_letters: Path | None = Field(
-        None, description="Directory for refused events; ALERTS/dead if not given."
-    )
-    watch_s: float | None = Field(
-        None, gt=0, description="Look for new files at this interval; once if not given."
-    )
+    dead_letters: Path | None = Field(None, description="Directory for refused events; ALERTS/dead if not given.")
+    watch_s: float | None = Field(None, gt=0, description="Look for new files at this interval; once if not given.")
 
 
 TransportSettings = Annotated[KafkaSettings | EmbeddedSettings | FilesSettings, Field(discriminator="kind")]

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 
 from apstream.errors import ApstreamError
-from apstream.service.daemon import run_daemon
-from apstream.service.settings import load_daemon
 
 DEFAULTS = Path(__file__).with_name("settings.yaml")
 
@@ -20,10 +18,11 @@ def main() -> int:
     """Serve; errors of ours become one line and exit status 1."""
     parser = argparse.ArgumentParser(prog="alert_producer", description=__doc__.splitlines()[0])
     parser.add_argument("-c", "--config", action="append", default=[], help="settings file or KEY=VALUE")
-    parser.add_argument(
-        "--idle-exit", type=float, metavar="SECONDS", help="end when nothing has come for so long"
-    )
+    parser.add_argument("--idle-exit", type=float, metavar="SECONDS", help="end when nothing has come for so long")
     given = parser.parse_args()
+    from apstream.service.daemon import run_daemon  # not above: every child process imports this file again
+    from apstream.service.settings import load_daemon
+
     try:
         run_daemon(load_daemon([str(DEFAULTS), *given.config]), idle_exit_s=given.idle_exit)
     except ApstreamError as error:

@@ -16,9 +16,10 @@ from typing import Any
 
 import sqlalchemy as sa
 import yaml
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from confluent_kafka.admin import AdminClient, NewTopic
 from helpers import synthetic_night as night
+from helpers.waiting import until
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from apstream.apdb.engine import parse_url
@@ -84,13 +85,11 @@ async def send(transport: dict[str, Any], events: Sequence[ExposureEvent]) -> No
 
 async def read_topic(bootstrap: str, topic: str) -> list[Any]:
     """Return all records of a topic, partition by partition."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, max_partition_fetch_bytes=10 << 20)
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, max_partition_fetch_bytes=10 << 20)
     await consumer.start()
     try:
-        await consumer.topics()
-        numbers = consumer.partitions_for_topic(topic) or set()
-        partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
-        consumer.assign(partitions)
+        await until(consumer.assignment)
+        partitions = sorted(consumer.assignment())
         ends = await consumer.end_offsets(partitions)
         await consumer.seek_to_beginning(*partitions)
         records: list[Any] = []

@@ -64,9 +64,7 @@ class KafkaSink:
 
     async def dead_letter(self, message: Message, *, reason: str, error_class: str) -> None:
         """Send a refused event, as it came, to the dead-letter topic with the reason in its headers."""
-        headers = [
-            (name, value) for name, value in message.headers.items() if not name.startswith("apstream-")
-        ]
+        headers = [(name, value) for name, value in message.headers.items() if not name.startswith("apstream-")]
         headers += [
             ("apstream-reason", reason[:2000].encode()),
             ("apstream-error-class", error_class.encode()),
@@ -155,9 +153,7 @@ class KafkaSink:
                 **connection_options(self._settings),
             )
         except (ValueError, RuntimeError) as error:
-            raise BadSettings(
-                f"the producer refuses its settings: {error}", where="kafka.producer"
-            ) from error
+            raise BadSettings(f"the producer refuses its settings: {error}", where="kafka.producer") from error
         try:
             await producer.start()
         except BaseException:

@@ -185,7 +185,10 @@ class KafkaSource:
         if tracker is None or self._stopping:
             return
         for record in records:
-            tracker.begin(record.offset)
+            try:
+                tracker.begin(record.offset)
+            except ValueError as error:  # the log was cut or made anew: begin again from what is committed
+                raise _Stuck(str(error)) from error
             orphan = self._orphans.get(partition)
             if orphan is not None and orphan.offset == record.offset and not self._lanes.in_work(partition):
                 del self._orphans[partition]
@@ -276,11 +279,7 @@ class KafkaSource:
             position = await consumer.position(partition)
             name = f"{partition.topic}[{partition.partition}]"
             lag[name] = max(0, end - position) + self._lanes.waiting(partition)
-            if (
-                end <= position
-                or consumer.paused()
-                or self._progress.get(partition, (-1, 0.0))[0] != position
-            ):
+            if end <= position or consumer.paused() or self._progress.get(partition, (-1, 0.0))[0] != position:
                 self._progress[partition] = (position, time.monotonic())
         self.status.lag = lag
 
