@@ -7,7 +7,7 @@ from numba import njit
 
 from apstream.arrays.types import F32, BoolArray, IntArray
 
-__all__ = ["dilate", "split_usable", "subtract_sky"]
+__all__ = ["count_flags", "dilate", "flag_hollow", "split_usable", "subtract_sky"]
 
 
 @njit(cache=True, nogil=True)
@@ -93,3 +93,26 @@ def subtract_sky(data: F32, sky: F32, bad: BoolArray, mask: IntArray, keep: int)
                 sky[r, c] = 0
             else:
                 sky[r, c] = data[r, c] - sky[r, c]
+
+
+@njit(cache=True, nogil=True)
+def flag_hollow(image: F32, variance: F32, mask: IntArray, bit: int) -> None:
+    """Set `bit` in `mask` where image or variance is not finite."""
+    for r in range(image.shape[0]):
+        for c in range(image.shape[1]):
+            if not (np.isfinite(image[r, c]) and np.isfinite(variance[r, c])):
+                mask[r, c] |= bit
+
+
+@njit(cache=True, nogil=True)
+def count_flags(mask: IntArray, bits: IntArray) -> IntArray:
+    """Return how many pixels of `mask` have any bit of each element of `bits`."""
+    out = np.zeros(len(bits), np.int64)
+    for r in range(mask.shape[0]):
+        for c in range(mask.shape[1]):
+            m = mask[r, c]
+            if m:
+                for k in range(len(bits)):
+                    if m & bits[k]:
+                        out[k] += 1
+    return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray
 
@@ -56,19 +57,31 @@ def clipped_median(rows: FloatArray, *, n_sigma: float = 3.0) -> F32:
     -------
     ndarray, shape (n,), float32
     """
-    rows = np.asarray(rows, np.float32)
-    empty: BoolArray = np.isfinite(rows).sum(axis=1) == 0
-    filled = np.where(empty[:, None], np.float32(0), rows)
-    middle = np.nanmedian(filled, axis=1)
-    deviation = np.abs(filled - middle[:, None])
+    rows = np.ascontiguousarray(rows, np.float32)
+    middle = _row_medians(rows, np.full(len(rows), np.nan), np.inf)
     # The scatter of a short row is itself noisy: clip with the scatter that is typical of all rows.
-    sigma = max(_MAD * float(np.nanmedian(deviation)), 1e-6)
-    kept = np.where(deviation <= n_sigma * sigma, filled, np.float32(np.nan))
-    lost = ~np.isfinite(kept).any(axis=1)
-    kept[lost] = middle[lost, None]
-    result = np.nanmedian(kept, axis=1).astype(np.float32)
-    result[empty] = np.nan
-    return result
+    deviation = np.abs(rows - middle[:, None])
+    deviation = deviation[np.isfinite(deviation)]
+    sigma = max(_MAD * float(np.median(deviation)), 1e-6) if deviation.size else 1.0
+    return np.asarray(_row_medians(rows, middle, n_sigma * sigma), np.float32)
+
+
+@njit(cache=True, nogil=True)
+def _row_medians(rows, middle, width):  # type: ignore[no-untyped-def]
+    """Return the median of each row's finite values within `width` of `middle`, or of all where `middle` is NaN."""
+    out = np.full(len(rows), np.nan)
+    values = np.empty(rows.shape[1])
+    for r in range(len(rows)):
+        n = 0
+        for c in range(rows.shape[1]):
+            v = rows[r, c]
+            if np.isfinite(v) and not abs(v - middle[r]) > width:
+                values[n] = v
+                n += 1
+        if n:
+            part = np.sort(values[:n])
+            out[r] = (part[(n - 1) // 2] + part[n // 2]) / 2
+    return out
 
 
 def mode_of(values: FloatArray, *, bandwidth: float, weights: FloatArray | None = None) -> float:

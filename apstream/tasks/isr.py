@@ -15,7 +15,7 @@ from apstream.arrays.isr import (
     overscan_noise,
     place_amplifier,
 )
-from apstream.arrays.masks import dilate
+from apstream.arrays.masks import count_flags, dilate, flag_hollow
 from apstream.arrays.types import F32, BoolArray, IntArray
 from apstream.errors import NoGoodPixels, WrongSize
 from apstream.model.calibs import IsrCalibs
@@ -86,7 +86,7 @@ def isr(raw: RawExposure, calibs: IsrCalibs | None = None, config: IsrConfig | N
     Returns
     -------
     Exposure
-        Electrons; NaN only under NO_DATA or BAD. Variance is max(electrons, 0) + read noise^2, carried through the
+        Electrons; NaN only under NO_DATA. Variance is max(electrons, 0) + read noise^2, carried through the
         flat. Metrics give each amplifier's overscan level and noise, and the noise relative to what the
         camera expects.
 
@@ -110,9 +110,7 @@ def isr(raw: RawExposure, calibs: IsrCalibs | None = None, config: IsrConfig | N
     for amplifier in detector.amplifiers:
         metrics |= _amplifier(raw, amplifier, planes, calibs=calibs, config=config)
     _detector_masks(planes, calibs, config)
-    _require_good(planes.mask)
-    metrics["isr.saturated_fraction"] = float(np.mean((planes.mask & int(MaskPlane.SAT)) != 0))
-    metrics["isr.bad_fraction"] = float(np.mean((planes.mask & int(MaskPlane.BAD | MaskPlane.NO_DATA)) != 0))
+    metrics |= _require_good(planes.mask)
     image = MaskedImage.make(planes.image, planes.mask, planes.variance, "electron", detector.box)
     return Exposure(image=image, info=raw.info, wcs=raw.wcs, metrics=metrics)
 
@@ -151,10 +149,9 @@ def _amplifier(
     where = amplifier.target.slices(planes.origin)
     masters = [_master(calibs, config, name, where) for name in ("bias", "dark", "flat")]
     numbers = np.array([amplifier.gain, amplifier.read_noise, raw.info.exposure_s], np.float32)
-    mask[~np.isfinite(image)] |= int(MaskPlane.NO_DATA)
     apply_calibs(image, *masters, variance, numbers)
     if masters[2].size:
-        mask[~(masters[2] >= config.min_flat)] |= int(MaskPlane.BAD)
+        _flag(mask, ~(masters[2] >= config.min_flat), MaskPlane.BAD)
     if metrics.get(f"isr.{amplifier.name}.noise_ratio", 0.0) > config.max_noise_factor:
         mask |= int(MaskPlane.BAD)
     return metrics
@@ -181,7 +178,7 @@ def _overscan(raw: RawExposure, amplifier: Amplifier, config: IsrConfig) -> tupl
 def _saturation(image: F32, mask: IntArray, amplifier: Amplifier, config: IsrConfig) -> None:
     """Flag saturated pixels, grown, with their bleed trails; `image` is in ADU above the bias level."""
     if config.suspect_fraction is not None:
-        mask[image >= config.suspect_fraction * amplifier.saturation] |= int(MaskPlane.SUSPECT)
+        _flag(mask, image >= config.suspect_fraction * amplifier.saturation, MaskPlane.SUSPECT)
     saturated: BoolArray = np.asarray(image >= amplifier.saturation)
     if not saturated.any():
         return
@@ -190,7 +187,11 @@ def _saturation(image: F32, mask: IntArray, amplifier: Amplifier, config: IsrCon
         level = sky + config.bleed_fraction * (amplifier.saturation - sky)
         grow_bleeds(saturated, image, mask, level, int(MaskPlane.SAT))
         saturated |= (mask & int(MaskPlane.SAT)) != 0
-    mask[dilate(saturated, config.saturation_grow_px)] |= int(MaskPlane.SAT)
+    _flag(mask, dilate(saturated, config.saturation_grow_px), MaskPlane.SAT)
+
+
+def _flag(mask: IntArray, where: BoolArray, plane: MaskPlane) -> None:
+    np.bitwise_or(mask, int(plane), out=mask, where=where)
 
 
 def _master(calibs: IsrCalibs, config: IsrConfig, name: str, where: tuple[slice, slice]) -> F32:
@@ -201,12 +202,10 @@ def _master(calibs: IsrCalibs, config: IsrConfig, name: str, where: tuple[slice,
 
 
 def _detector_masks(planes: _Planes, calibs: IsrCalibs, config: IsrConfig) -> None:
-    """Flag defects and edges; a bad flat leaves NaN, which is made harmless."""
+    """Flag defects, pixels without a value, and edges."""
     if calibs.defects is not None:
-        planes.mask[calibs.defects] |= int(MaskPlane.BAD)
-    hollow = ~np.isfinite(planes.image) | ~np.isfinite(planes.variance)
-    if hollow.any():
-        planes.mask[hollow & ((planes.mask & int(MaskPlane.BAD)) == 0)] |= int(MaskPlane.NO_DATA)
+        _flag(planes.mask, calibs.defects, MaskPlane.BAD)
+    flag_hollow(planes.image, planes.variance, planes.mask, int(MaskPlane.NO_DATA))
     edge = config.edge_px
     if edge:
         for border in (
@@ -218,13 +217,16 @@ def _detector_masks(planes: _Planes, calibs: IsrCalibs, config: IsrConfig) -> No
             border |= int(MaskPlane.EDGE)
 
 
-def _require_good(mask: IntArray) -> None:
+def _require_good(mask: IntArray) -> dict[str, float]:
+    """Return what fraction of the pixels is lost, and to what; NoGoodPixels if all are."""
+    names = {"saturated": MaskPlane.SAT, "NaN": MaskPlane.NO_DATA, "bad": MaskPlane.BAD}
     unusable = int(MaskPlane.BAD | MaskPlane.SAT | MaskPlane.NO_DATA)
-    if np.any((mask & unusable) == 0):
-        return
-    names = {MaskPlane.SAT: "saturated", MaskPlane.NO_DATA: "NaN", MaskPlane.BAD: "bad"}
-    cause = max(names, key=lambda plane: int(np.count_nonzero(mask & int(plane))))
-    raise NoGoodPixels(
-        f"no pixel can be used; most are {names[cause]}",
-        remedy="check the exposure, and the saturation level of the camera description",
-    )
+    lost, *counts = count_flags(mask, np.array([unusable, *map(int, names.values())]))
+    if lost == mask.size:
+        cause = max(zip(counts, names, strict=True))[1]
+        raise NoGoodPixels(
+            f"no pixel can be used; most are {cause}",
+            remedy="check the exposure, and the saturation level of the camera description",
+        )
+    keys = ("isr.saturated_fraction", "isr.no_data_fraction", "isr.bad_fraction")
+    return {key: float(count / mask.size) for key, count in zip(keys, counts, strict=True)}
