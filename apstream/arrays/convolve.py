@@ -282,9 +282,7 @@ def fill_masked(image: F32, bad: BoolArray, *, radius: int = 4, default: float =
 
 
 @njit(cache=True, nogil=True)
-def _fill(
-    image: F32, out: F32, bad: BoolArray, ys: IntArray, xs: IntArray, radius: int, default: np.float32
-) -> None:
+def _fill(image: F32, out: F32, bad: BoolArray, ys: IntArray, xs: IntArray, radius: int, default: np.float32) -> None:
     ny, nx = image.shape
     for i in range(ys.size):
         value = default
@@ -320,9 +318,7 @@ def dilate_bits(mask: IntArray, bits: int, shape: BoolArray) -> IntArray:
 
 
 @njit(cache=True, nogil=True)
-def _spread(
-    mask: IntArray, out: IntArray, bits: np.int32, ys: IntArray, xs: IntArray, offsets: IntArray
-) -> None:
+def _spread(mask: IntArray, out: IntArray, bits: np.int32, ys: IntArray, xs: IntArray, offsets: IntArray) -> None:
     ny, nx = mask.shape
     for i in range(ys.size):
         value = mask[ys[i], xs[i]] & bits

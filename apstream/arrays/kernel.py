@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from apstream.arrays.types import F64, FloatArray, IntArray
 
@@ -53,10 +54,16 @@ class KernelBasis:
         """Half-size of the kernels."""
         return int(self.functions.shape[1]) // 2
 
-    def products(self) -> F64:
-        """Return the inner products of the functions, (n_basis, n_basis)."""
+    def products(self, noise: FloatArray | None = None) -> F64:
+        """Return the products of the functions, (n_basis, n_basis), through an autocorrelation of the noise.
+
+        With coefficients c on both sides this is the variance after convolution of noise of unit variance.
+        """
         flat = self.functions.reshape(len(self.functions), -1)
-        return np.asarray(flat @ flat.T)
+        if noise is None:
+            return np.asarray(flat @ flat.T)
+        seen = np.stack([ndimage.correlate(f, noise, mode="constant") for f in self.functions])
+        return np.asarray(flat @ seen.reshape(flat.shape).T)
 
 
 def matching_sigmas(fwhm_target: float, fwhm_convolved: float, *, count: int = 4) -> tuple[float, ...]:
@@ -128,9 +135,7 @@ def roughness(basis: FloatArray) -> F64:
     """Return the penalty matrix of the summed squared Laplacian (Becker et al. 2012), (n_basis, n_basis)."""
     wide = np.pad(basis, ((0, 0), (1, 1), (1, 1)))
     padded = np.pad(wide, ((0, 0), (1, 1), (1, 1)))
-    laplacian = (
-        padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1] + padded[:, 1:-1, 2:] + padded[:, 1:-1, :-2] - 4 * wide
-    )
+    laplacian = padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1] + padded[:, 1:-1, 2:] + padded[:, 1:-1, :-2] - 4 * wide
     flat = laplacian.reshape(basis.shape[0], -1)
     return np.asarray(flat @ flat.T)
 

@@ -29,7 +29,7 @@ class Normals:
 
     Sums over the good pixels: matrix (n, m + 1, m + 1), vector (n, m + 1), square (n,), and pixels (n,), the
     number. noise (2, n) as in `Stamps`; light (n,) is the sum of the squared target flux; squared holds
-    the products of the basis functions, so that c squared c is the sum of a squared kernel.
+    the products of the basis functions, so that c squared c is what a kernel does to the noise.
     """
 
     matrix: F64
@@ -71,12 +71,15 @@ class KernelFit:
         return float(np.sqrt(max(np.median(self.excess[precise]), 0.0)))
 
 
-def stamp_normals(stamps: Stamps, basis: KernelBasis) -> Normals:
-    """Convolve every stamp with every basis function and form its normal equations."""
+def stamp_normals(stamps: Stamps, basis: KernelBasis, noise: FloatArray | None = None) -> Normals:
+    """Convolve every stamp with every basis function and form its normal equations.
+
+    `noise` is the autocorrelation of the moving image's noise, per unit of its variance; None means white.
+    """
     parts = [_chunk_normals(stamps, basis, slice(i, i + _CHUNK)) for i in range(0, len(stamps), _CHUNK)]
     matrix, vector, square, pixels = (np.concatenate(column) for column in zip(*parts, strict=True))
     light = np.einsum("nij,nij->n", np.where(stamps.good, stamps.target, 0), stamps.target, dtype=float)
-    return Normals(matrix, vector, square, pixels, stamps.noise, light, basis.products())
+    return Normals(matrix, vector, square, pixels, stamps.noise, light, basis.products(noise))
 
 
 def _chunk_normals(stamps: Stamps, basis: KernelBasis, part: slice) -> tuple[F64, F64, F64, F64]:
@@ -157,7 +160,7 @@ def fit_kernel(
     problem = _Problem(normals, y, x, background_degree, penalty, vary_sum)
     weights = _weights(normals)
     used = np.ones(len(y), bool)
-    first = 1 if degree is None else degree
+    first = 2 if degree is None else degree
     first = min(first, max(_allowed_degrees(len(y))))
     fit = problem.iterate(first, used, weights)
     if degree is None:
@@ -258,9 +261,7 @@ class _Problem:
 def _residual(normals: Normals, local: F64) -> F64:
     """Return the sum of the squared residuals of every stamp."""
     quadratic = np.einsum("ni,nij,nj->n", local, normals.matrix, local, optimize=True)
-    return np.asarray(
-        np.maximum(normals.square - 2 * np.einsum("ni,ni->n", local, normals.vector) + quadratic, 0)
-    )
+    return np.asarray(np.maximum(normals.square - 2 * np.einsum("ni,ni->n", local, normals.vector) + quadratic, 0))
 
 
 def _amplitude(normals: Normals, local: F64, variance: F64) -> tuple[F64, F64]:

@@ -16,6 +16,7 @@ from apstream.arrays.whiten import grid_positions, local_medians
 
 __all__ = [
     "NoiseScale",
+    "autocorrelation",
     "blank_sky",
     "correlate_same",
     "mismatch_fraction",
@@ -86,6 +87,48 @@ class NoiseScale:
     correlation: float
 
 
+def autocorrelation(
+    image: F32, variance: F32, blank: BoolArray, *, reach: int = 3, blocks: int = 6, side: int = 192
+) -> F64:
+    """Measure the autocorrelation of the noise of blank sky, per unit of the variance plane.
+
+    The centre is one for noise that is as large as the variance says; what resampling took from the centre is
+    found around it.
+
+    Returns
+    -------
+    ndarray, shape (2 reach + 1, 2 reach + 1)
+        Symmetric; that of white noise where there are fewer than 10,000 blank pixels.
+    """
+    total, count = np.zeros((2, 2 * reach + 1, 2 * reach + 1))
+    for part in _blocks(image.shape, blocks, side):
+        usable = blank[part]
+        values = np.where(usable, image[part], 0) / np.sqrt(np.where(usable, variance[part], 1))
+        values -= usable * (values.sum(dtype=float) / max(np.count_nonzero(usable), 1))
+        total += _lags(np.where(np.abs(values) < 5, values, 0).astype(np.float32), reach)
+        count += _lags(usable.astype(np.float32), reach)
+    if count[reach, reach] < 1e4:
+        return np.asarray(np.outer(*[np.arange(-reach, reach + 1) == 0] * 2), float)
+    ratio = total / np.maximum(count, 1)
+    ring = np.ones_like(ratio, bool)
+    ring[1:-1, 1:-1] = False
+    ratio -= np.median(ratio[ring])  # what reaches farther is not noise but sky and faint sources
+    return np.asarray((ratio + ratio[::-1, ::-1]) / 2)
+
+
+def _lags(values: F32, reach: int) -> F64:
+    """Return the sums of the products of `values` with itself at all lags up to `reach`."""
+    size = [int(sp_fft.next_fast_len(n + 2 * reach, real=True)) for n in values.shape]
+    full = sp_fft.irfft2(np.abs(sp_fft.rfft2(values, size)) ** 2, size)
+    return np.asarray(np.roll(full, (reach, reach), axis=(0, 1))[: 2 * reach + 1, : 2 * reach + 1], float)
+
+
+def _blocks(shape: tuple[int, ...], blocks: int, side: int) -> list[tuple[slice, slice]]:
+    """Return squares spread evenly over an image."""
+    starts = [np.linspace(0, max(n - side, 0), min(blocks, -(-n // side))).astype(int) for n in shape]
+    return [np.s_[y : y + side, x : x + side] for y in starts[0] for x in starts[1]]
+
+
 def noise_scale(
     difference: F32, variance: F32, blank: BoolArray, psf: FloatArray, *, blocks: int = 6, side: int = 192
 ) -> NoiseScale:
@@ -106,12 +149,9 @@ def noise_scale(
     NoiseScale
         All NaN where there are fewer than 500 blank pixels.
     """
-    starts = [
-        np.linspace(0, max(n - side, 0), min(blocks, -(-n // side))).astype(int) for n in difference.shape
-    ]
     samples = [
         _block_samples(difference[part], variance[part], blank[part], psf)
-        for part in (np.s_[y : y + side, x : x + side] for y in starts[0] for x in starts[1])
+        for part in _blocks(difference.shape, blocks, side)
     ]
     flux, pixel, product = (np.concatenate(column) for column in zip(*samples, strict=True))
     if min(flux.size, pixel.size) < 500:
@@ -127,9 +167,7 @@ def robust_variance(values: FloatArray) -> float:
     return float(((high - low) / 2) ** 2)
 
 
-def _block_samples(
-    difference: F32, variance: F32, blank: BoolArray, psf: FloatArray
-) -> tuple[FloatArray, ...]:
+def _block_samples(difference: F32, variance: F32, blank: BoolArray, psf: FloatArray) -> tuple[FloatArray, ...]:
     """Return signal-to-noise of PSF fluxes, of pixels, and products of neighbours, in blank sky."""
     usable = blank & (variance > 0)
     weight = usable.astype(np.float32)

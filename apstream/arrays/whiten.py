@@ -48,6 +48,7 @@ def whitening_kernels(
     *,
     half: int,
     limit: float = 10.0,
+    noise: tuple[FloatArray, FloatArray] | None = None,
 ) -> F64:
     """Return the kernels that whiten fixed - kernel * convolved.
 
@@ -61,6 +62,8 @@ def whitening_kernels(
         Half-size of the result.
     limit
         Largest amplification of any frequency.
+    noise
+        Autocorrelations (odd sides) of the noise of both images per unit of variance; None: both are white.
 
     Returns
     -------
@@ -71,9 +74,21 @@ def whitening_kernels(
     power = np.abs(sp_fft.rfft2(kernels, (size, size))) ** 2
     total = np.sum(kernels, axis=(1, 2))[:, None, None] ** 2
     s1, s2 = (np.asarray(v, float)[:, None, None] for v in (fixed_variance, convolved_variance))
-    multiplier = np.minimum(np.sqrt((s1 + total * s2) / np.maximum(s1 + power * s2, 1e-30)), limit)
+    if noise is not None:
+        s1, s2 = (s * _power(r, size) for s, r in zip((s1, s2), noise, strict=True))
+    before = s1[:, :1, :1] + total * s2[:, :1, :1]
+    multiplier = np.minimum(np.sqrt(before / np.maximum(s1 + power * s2, 1e-30)), limit)
     centred = np.fft.fftshift(sp_fft.irfft2(multiplier, (size, size)), axes=(1, 2))
     return crop_kernels(centred, half)
+
+
+def _power(autocorrelation: FloatArray, size: int) -> F64:
+    """Return the power spectrum of an autocorrelation, kept positive."""
+    half = autocorrelation.shape[0] // 2
+    padded = np.zeros((size, size))
+    padded[: 2 * half + 1, : 2 * half + 1] = autocorrelation
+    spectrum = sp_fft.rfft2(np.roll(padded, (-half, -half), axis=(0, 1))).real
+    return np.asarray(np.maximum(spectrum, 0.02 * spectrum.max()))
 
 
 def crop_kernels(kernels: FloatArray, half: int) -> F64:
@@ -84,9 +99,7 @@ def crop_kernels(kernels: FloatArray, half: int) -> F64:
     return np.asarray(part * ratio[:, None, None], float)
 
 
-def fit_kernel_terms(
-    kernels: FloatArray, y: FloatArray, x: FloatArray, shape: tuple[int, int], degree: int
-) -> F64:
+def fit_kernel_terms(kernels: FloatArray, y: FloatArray, x: FloatArray, shape: tuple[int, int], degree: int) -> F64:
     """Fit polynomial terms (n_terms, h, w) through kernels (n, h, w) given at pixel positions."""
     t = poly_terms(*frame_coordinates(y, x, shape), degree)
     flat = kernels.reshape(kernels.shape[0], -1)

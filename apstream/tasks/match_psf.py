@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from apstream.arrays import convolve as cv
 from apstream.arrays import kernel as kn
 from apstream.arrays import kernel_fit as kf
+from apstream.arrays import noise as ns
 from apstream.arrays.star_stamps import Stamps, clean_positions, cut_stamps, spread_evenly
 from apstream.arrays.types import F32, F64, BoolArray, IntArray, Records
 from apstream.errors import NoGoodPixels, SubtractionFailed, TooFewStars, WrongSize
@@ -37,9 +38,7 @@ class GaussianBasis(_Frozen):
         None, description="widths of the Gaussians, pixels; None chooses four from the two PSFs"
     )
     degrees: tuple[int, ...] = Field((2, 4, 3, 2), description="degree of the polynomial on each Gaussian")
-    half_pixels: int | None = Field(
-        None, ge=2, le=40, description="kernel half-size, pixels; None: 3.5 widest sigmas"
-    )
+    half_pixels: int | None = Field(None, ge=2, le=40, description="kernel half-size, pixels; None: 3.5 widest sigmas")
 
 
 class DeltaBasis(_Frozen):
@@ -53,16 +52,12 @@ class DeltaBasis(_Frozen):
 class StampConfig(_Frozen):
     """Which stars the kernel is fitted to."""
 
-    cells: int = Field(
-        20, ge=1, description="the image is cut in cells x cells; stars are taken evenly from them"
-    )
+    cells: int = Field(20, ge=1, description="the image is cut in cells x cells; stars are taken evenly from them")
     per_cell: int = Field(3, ge=1, description="most stars of one cell")
     max_stars: int = Field(600, ge=5, description="most stars in all")
     min_stars: int = Field(4, ge=1, description="fewer good stars than this are an error")
     min_snr: float = Field(20.0, gt=0, description="least signal-to-noise ratio of the PSF flux")
-    half_pixels: int | None = Field(
-        None, ge=5, le=40, description="stamp half-size, pixels; None: from the PSF"
-    )
+    half_pixels: int | None = Field(None, ge=5, le=40, description="stamp half-size, pixels; None: from the PSF")
 
 
 class MatchConfig(_Frozen):
@@ -74,9 +69,7 @@ class MatchConfig(_Frozen):
     convolve: Literal["auto", "template", "science"] = Field(
         "auto", description="which image is convolved; auto: the one with the sharper PSF"
     )
-    spatial_degree: int | None = Field(
-        None, ge=0, le=4, description="of the kernel; None: by cross-validation"
-    )
+    spatial_degree: int | None = Field(None, ge=0, le=4, description="of the kernel; None: by cross-validation")
     vary_kernel_sum: bool = Field(False, description="let the photometric ratio vary over the image")
     background_degree: int = Field(2, ge=0, le=4, description="spatial degree of the differential background")
     stamps: StampConfig = Field(default_factory=StampConfig, description="choice of stars")
@@ -87,7 +80,11 @@ class MatchConfig(_Frozen):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatchPair:
-    """The two images, ready to match: finite pixels, `bad` where either may not be used."""
+    """The two images, ready to match: finite pixels, `bad` where either may not be used.
+
+    noise holds the autocorrelations of the noise of target and moving, per unit of variance: the science
+    image is taken as white, the template, which is resampled, is measured.
+    """
 
     target: F32
     moving: F32
@@ -96,6 +93,7 @@ class MatchPair:
     bad: BoolArray
     convolved: Literal["template", "science"]
     fwhm: tuple[float, float]  # target, moving
+    noise: tuple[F64, F64]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -126,9 +124,7 @@ def match_psf(science: CalExp | CharacterizedExposure, template: Template, confi
     basis = _basis(config.kernel, pair.fwhm)
     stamps = _stamps(science, pair, basis.half, config.stamps)
     fit = _fit(pair, stamps, basis, config)
-    return Match(
-        pair, basis.functions, fit, kn.collapse(basis.functions, fit.coefficients), (stamps.y, stamps.x)
-    )
+    return Match(pair, basis.functions, fit, kn.collapse(basis.functions, fit.coefficients), (stamps.y, stamps.x))
 
 
 def _prepare(science: CalExp | CharacterizedExposure, template: Template, config: MatchConfig) -> MatchPair:
@@ -147,6 +143,10 @@ def _prepare(science: CalExp | CharacterizedExposure, template: Template, config
     if bad.all():
         raise NoGoodPixels("no pixel is good in both science and template", remedy="check masks and overlap")
     planes_ = [_filled(side.image) for side in sides]
+    warped = planes_[1] if direction == "template" else planes_[0]
+    measured = ns.autocorrelation(*warped, ns.blank_sky(*warped, bad))
+    white = np.zeros_like(measured)
+    white[measured.shape[0] // 2, measured.shape[1] // 2] = 1
     return MatchPair(
         target=planes_[0][0],
         moving=planes_[1][0],
@@ -155,6 +155,7 @@ def _prepare(science: CalExp | CharacterizedExposure, template: Template, config
         bad=bad,
         convolved=direction,
         fwhm=(sides[0].psf.fwhm(), sides[1].psf.fwhm()),
+        noise=(white, measured) if direction == "template" else (measured, white),
     )
 
 
@@ -189,9 +190,7 @@ def _penalty(config: GaussianBasis | DeltaBasis, basis: kn.KernelBasis, normals:
     return np.asarray(rough * (config.smoothing * data * len(rough) / np.trace(rough)))
 
 
-def _stamps(
-    science: CalExp | CharacterizedExposure, pair: MatchPair, margin: int, config: StampConfig
-) -> Stamps:
+def _stamps(science: CalExp | CharacterizedExposure, pair: MatchPair, margin: int, config: StampConfig) -> Stamps:
     """Cut stamps around good stars, or around any isolated source if there are too few stars."""
     half = config.half_pixels or int(np.clip(np.ceil(4.5 * max(pair.fwhm)), 12, 24))
     counts = []
@@ -228,7 +227,7 @@ def _fit(pair: MatchPair, stamps: Stamps, basis: kn.KernelBasis, config: MatchCo
         raise SubtractionFailed(
             f"flux ratio of science and template is {ratio:.3g}", remedy="check that both show the same sky"
         )
-    normals = kf.stamp_normals(stamps.scaled(ratio), basis)
+    normals = kf.stamp_normals(stamps.scaled(ratio), basis, pair.noise[1])
     ty, tx = cv.frame_coordinates(stamps.y, stamps.x, pair.shape)
     fit = kf.fit_kernel(
         normals,
@@ -240,11 +239,7 @@ def _fit(pair: MatchPair, stamps: Stamps, basis: kn.KernelBasis, config: MatchCo
         vary_sum=config.vary_kernel_sum,
     )
     residual = fit.residual_ratio()
-    if (
-        fit.used.sum() < config.stamps.min_stars
-        or fit.coefficients[0, 0] <= 0
-        or residual > config.max_residual
-    ):
+    if fit.used.sum() < config.stamps.min_stars or fit.coefficients[0, 0] <= 0 or residual > config.max_residual:
         raise SubtractionFailed(
             f"the matching kernel does not fit: {fit.used.sum()} of {len(stamps)} stars used, typical "
             f"residual {100 * residual:.1f} % of a star's flux",

@@ -42,9 +42,7 @@ class WhitenConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cells: int = Field(
-        6, ge=1, description="the whitening kernel is computed at the centres of cells x cells"
-    )
+    cells: int = Field(6, ge=1, description="the whitening kernel is computed at the centres of cells x cells")
     degree: int = Field(2, ge=0, le=4, description="spatial degree of the kernel between these")
     half_pixels: int = Field(12, ge=3, le=40, description="kernel half-size, pixels")
     limit: float = Field(10.0, gt=1, description="largest amplification of any frequency")
@@ -56,9 +54,7 @@ class SubtractConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     match: MatchConfig = Field(default_factory=MatchConfig, description="direction and matching kernel")
-    whiten: WhitenConfig | None = Field(
-        default_factory=WhitenConfig, description="None leaves the noise correlated"
-    )
+    whiten: WhitenConfig | None = Field(default_factory=WhitenConfig, description="None leaves the noise correlated")
     rescale_variance: bool = Field(True, description="scale the variance to the noise measured in blank sky")
     mismatch_limit: float = Field(
         0.02,
@@ -91,9 +87,7 @@ class _Final:
     metrics: dict[str, float]
 
 
-def subtract(
-    science: CalExp | CharacterizedExposure, template: Template, config: SubtractConfig
-) -> DifferenceImage:
+def subtract(science: CalExp | CharacterizedExposure, template: Template, config: SubtractConfig) -> DifferenceImage:
     """Subtract a PSF-matched template from a science image.
 
     Parameters
@@ -152,7 +146,9 @@ def _match(pair: MatchPair, terms: F64, background: F64, config: SubtractConfig)
     ratio = cv.sum_image(terms, pair.shape)
     variance = blurred
     variance *= np.square(ratio) if config.whiten else cv.squared_sum(terms, pair.shape)
-    variance += pair.target_variance
+    white = [np.float32(np.sum(r)) for r in pair.noise] if config.whiten else [np.float32(1)] * 2
+    variance *= white[1]
+    variance += pair.target_variance * white[0]
     if pair.convolved == "template":
         matched, difference = convolved, pair.target - convolved
         difference -= level
@@ -185,7 +181,12 @@ def _whitening(pair: MatchPair, matched: _Matched, terms: F64, config: WhitenCon
         sides = pair.target_variance, pair.moving_variance
         s1, s2 = (np.full(y.size, float(np.median(v))) for v in sides)
     kernels = wh.whitening_kernels(
-        cv.kernel_at(terms, y, x, pair.shape), s1, s2, half=config.half_pixels, limit=config.limit
+        cv.kernel_at(terms, y, x, pair.shape),
+        s1,
+        s2,
+        half=config.half_pixels,
+        limit=config.limit,
+        noise=pair.noise,
     )
     return wh.fit_kernel_terms(kernels, y, x, pair.shape, _fit_degree(config.degree, config.cells))
 
@@ -204,9 +205,7 @@ def _whitened(
     """Whiten the difference, and give it its PSF."""
     cells = config.whiten.cells if config.whiten else 4
     y, x = wh.grid_positions(pair.shape, cells)
-    psfs = np.stack(
-        [science.psf.at(y_ + science.box.y0, x_ + science.box.x0) for y_, x_ in zip(y, x, strict=True)]
-    )
+    psfs = np.stack([science.psf.at(y_ + science.box.y0, x_ + science.box.x0) for y_, x_ in zip(y, x, strict=True)])
     if pair.convolved == "science":
         kernels = cv.kernel_at(terms, y, x, pair.shape)
         psfs = cv.convolve_stack(psfs, kernels / kernels.sum(axis=(1, 2), keepdims=True))
@@ -245,9 +244,7 @@ def _calibrated_noise(
     return replace(final, variance=variance, metrics=metrics)
 
 
-def _mask(
-    science: CalExp | CharacterizedExposure, template: Template, kernel: BoolArray, pair: MatchPair
-) -> IntArray:
+def _mask(science: CalExp | CharacterizedExposure, template: Template, kernel: BoolArray, pair: MatchPair) -> IntArray:
     """Combine the masks; flags of the convolved image spread over the heavy part of the kernel."""
     ours = science.image.mask & ~_DETECTIONS
     theirs = _template_bits(template.image)

@@ -92,3 +92,24 @@ def test_mismatch_is_found_at_bright_stars():
     assert ns.mismatch_fraction((clean, variance, model), at, psf, limit=0.05) < 2e-3
     dipole = 0.03 * (np.roll(model, 1, axis=0) - np.roll(model, -1, axis=0))
     assert ns.mismatch_fraction((clean + dipole, variance, model), at, psf, limit=0.05) > 5e-3
+
+
+def test_resampled_noise_becomes_white_too():
+    rng = np.random.default_rng(8)
+    blur = np.array([[0.05, 0.1, 0.05], [0.1, 0.4, 0.1], [0.05, 0.1, 0.05]])[None]
+    resampled = cv.convolve_varying(rng.normal(size=(500, 500)).astype(np.float32), blur) * np.float32(4)
+    variance, blank = np.full(resampled.shape, 16.0, np.float32), np.ones(resampled.shape, bool)
+    measured = ns.autocorrelation(resampled, variance, blank)
+    assert measured[3, 3] == pytest.approx(np.sum(blur**2), rel=0.03)
+    assert measured.sum() == pytest.approx(1, abs=0.15)
+    kernel = kn.gaussian_basis((0.7,), (0,), 6).functions
+    noise = (3 * rng.normal(size=resampled.shape)).astype(np.float32)
+    noise -= cv.convolve_varying(resampled, kernel)
+    white = np.zeros_like(measured)
+    white[3, 3] = 1
+    levels = np.array([9.0]), np.array([16.0])
+    whitening = wh.whitening_kernels(kernel, *levels, half=12, noise=(white, measured))
+    _, cx, cy = covariance(cv.convolve_varying(noise, whitening))
+    assert abs(cx) < 0.03
+    assert abs(cy) < 0.03
+    assert ns.autocorrelation(resampled, variance, ~blank)[3, 3] == 1
