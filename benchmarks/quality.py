@@ -38,6 +38,10 @@ class Quality:
     spurious_plain: int  # neither dipole, saturated nor bright-star residual
     detections: int
 
+    def count(self, low: float, high: float) -> int:
+        """Number of transients with true S/N in [low, high)."""
+        return int(((self.snr >= low) & (self.snr < high)).sum())
+
     def completeness(self, low: float, high: float) -> float:
         """Recovered fraction of the transients with true S/N in [low, high)."""
         chosen = (self.snr >= low) & (self.snr < high)
@@ -58,13 +62,13 @@ class Quality:
         """A few lines to read."""
         bins = [(3, 5), (5, 6), (6, 8), (8, 10), (10, 20), (20, 1e9)]
         lines = [
-            f"  S/N {low:>3}-{'' if high > 1e8 else high:<3} {int(((self.snr >= low) & (self.snr < high)).sum()):>4} true"
+            f"  S/N {low:>3}-{'' if high > 1e8 else high:<3} {self.count(low, high):>4} true"
             f"  completeness {self.completeness(low, high):.3f}"
             for low, high in bins
         ]
         lines.append(f"  S/N > 10 completeness {self.completeness(10, np.inf):.3f}")
         lines.append(f"  S/N 5.25-5.75 completeness {self.completeness(5.25, 5.75):.3f}")
-        lines.append(f"  {self.detections} detections, {self.spurious} spurious, {self.spurious_plain} of them not flagged")
+        lines.append(f"  {self.detections} detections, {self.spurious} spurious, {self.spurious_plain} not flagged")
         lines.append(f"  pulls: median {self.pull_median:+.3f}, width {self.pull_width:.3f} ({len(self.pulls)})")
         return "\n".join(lines)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +42,7 @@ def subtract(
 
 
 @contextmanager
-def _stages(quiet: bool) -> Iterator[object]:
+def _stages(quiet: bool) -> Iterator[Callable[[str], AbstractContextManager[None]]]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

@@ -84,9 +84,9 @@ STAR_DTYPE = np.dtype(
         ("x", "f8"),
         ("y_err", "f4"),
         ("x_err", "f4"),
-        ("flux", "f8"),  # PSF flux, aperture-corrected
+        ("flux", "f8"),  # PSF flux, of a PSF that sums to one: the scale of the zero point
         ("flux_err", "f8"),
-        ("ap_flux", "f8"),  # flux in the aperture that defines the zero point
+        ("ap_flux", "f8"),  # flux in the aperture of the aperture correction
         ("ap_flux_err", "f8"),
         ("fwhm", "f4"),  # pixels
         ("ellipticity", "f4"),

@@ -111,7 +111,9 @@ class SkyWcs:
         return float(ra), float(dec), float(np.max(separation(ra, dec, cra, cdec)))
 
 
-def separation(ra1: FloatArray, dec1: FloatArray, ra2: FloatArray, dec2: FloatArray) -> F64:
+def separation(
+    ra1: FloatArray | float, dec1: FloatArray | float, ra2: FloatArray | float, dec2: FloatArray | float
+) -> F64:
     """Return the angle between sky positions in degrees (haversine form)."""
     r1, d1, r2, d2 = (np.deg2rad(np.asarray(v, float)) for v in (ra1, dec1, ra2, dec2))
     h = np.sin((d2 - d1) / 2) ** 2 + np.cos(d1) * np.cos(d2) * np.sin((r2 - r1) / 2) ** 2

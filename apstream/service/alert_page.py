@@ -66,7 +66,7 @@ def stamp_uri(cutout: bytes, *, symmetric: bool = False) -> str:
     """
     with fits.open(io.BytesIO(cutout)) as hdus:
         pixels = np.asarray(hdus[0].data, float)
-    grey = np.uint8(255 * _stretch(pixels, symmetric))
+    grey = (255 * _stretch(pixels, symmetric)).astype(np.uint8)
     picture = Image.fromarray(grey[::-1]).resize((grey.shape[1] * _SCALE, grey.shape[0] * _SCALE), 0)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
@@ -82,7 +82,7 @@ def _stretch(pixels: FloatArray, symmetric: bool) -> FloatArray:
         high = max(abs(low), abs(high))
         low = -high
     scaled = np.clip((np.nan_to_num(pixels, nan=low) - low) / max(high - low, 1e-9), 0, 1)
-    return scaled if symmetric else np.sqrt(scaled)
+    return np.asarray(scaled if symmetric else np.sqrt(scaled))
 
 
 def _card(alert: Mapping[str, Any]) -> str:

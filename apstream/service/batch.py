@@ -89,7 +89,7 @@ async def run_batch(
 
     Jobs whose ledger row exists already are not run again. `on_end` is called as each one ends.
     """
-    apdb = open_apdb(settings.apdb.url)
+    apdb = await open_apdb(settings.apdb.url)
     try:
         with tempfile.TemporaryDirectory() as folder:
             events = Path(folder) / "events.jsonl"

@@ -164,7 +164,7 @@ def _has_alert(true: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) ->
 
 def _write_page(out: Path, report: DemoReport, alerts: Sequence[Mapping[str, Any]]) -> Path:
     rows = [("visit", "injected S/N > 10", "recovered", "alerts", "latency s")]
-    rows += [(str(v), str(n), str(k), str(a), f"{t:.1f}") for v, n, k, a, t in report.visits]  # type: ignore[misc]
+    rows += [(str(v), str(n), str(k), str(a), f"{t:.1f}") for v, n, k, a, t in report.visits]
     ordered = sorted(alerts, key=lambda alert: -abs(alert["diaSource"].get("snr") or 0))
     best = [a for a in ordered if not a["diaSource"].get("isDipole") and not a["diaSource"].get("isNegative")]
     page = out / "alerts.html"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from apstream.arrays.types import F32
 from apstream.errors import DatasetNotFound, NoTemplateOverlap
 from apstream.model.calibs import IsrCalibs
 from apstream.model.exposures import CalExp, ExposureInfo, RawExposure
@@ -88,9 +90,9 @@ def gather_reference(repository: FileRepository, raw: RawExposure) -> RefCat | N
     return RefCat(stars[near], catalog.origin)
 
 
-def _optional(repository: FileRepository, dataset_type: str, **data_id: object) -> np.ndarray | None:  # type: ignore[type-arg]
+def _optional(repository: FileRepository, dataset_type: str, **data_id: object) -> F32 | None:
     try:
-        value: np.ndarray = repository.get(dataset_type, **data_id)  # type: ignore[type-arg]
+        value: F32 = repository.get(dataset_type, **data_id)
     except DatasetNotFound:
         return None
     return value
@@ -98,7 +100,7 @@ def _optional(repository: FileRepository, dataset_type: str, **data_id: object) 
 
 def _templates(repository: FileRepository, raw: RawExposure, template_id: dict[str, int] | None) -> Sequence[CalExp]:
     region, kind = _region(raw), "calexp" if template_id else "deepCoadd"
-    known = dict(template_id or {"band": raw.info.band})
+    known: dict[str, Any] = {**template_id} if template_id else {"band": raw.info.band}
     entries = repository.overlapping(kind, region, **known) if region else repository.find(kind, **known)
     if not entries:
         raise NoTemplateOverlap(

@@ -54,7 +54,7 @@ def list_stars(
     stars : ndarray, shape (n,)
         `STAR_DTYPE`, array pixels; NaN flux where the PSF could not be fitted.
     aperture_correction
-        Aperture over PSF flux; `flux` is multiplied with it.
+        Aperture over PSF flux. `flux` itself is the PSF flux, on whose scale differences are measured too.
     """
     ty, tx = image.box.normalize(shapes.y, shapes.x)
     local = LocalPsf(psf.basis, np.ascontiguousarray(poly_terms(ty, tx, psf.degree).T))
@@ -63,7 +63,7 @@ def list_stars(
     stars = _describe(image, shapes, fits, marks, scale=psf.fwhm() / marks.fwhm)
     stars["ap_flux"], stars["ap_flux_err"] = ap_flux, ap_err
     correction = _aperture_correction(fits, ap_flux, marks.shaped_psf & ~stars["flagged"])
-    stars["flux"], stars["flux_err"] = fits.flux * correction, fits.flux_err * correction
+    stars["flux"], stars["flux_err"] = fits.flux, fits.flux_err
     return stars, correction
 
 
