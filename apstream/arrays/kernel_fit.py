@@ -273,7 +273,7 @@ def _amplitude(normals: Normals, local: F64, variance: F64) -> tuple[F64, F64]:
     return np.einsum("ni,ni->n", kernel, data) / own, np.sqrt(variance / own)
 
 
-def _weights(normals: Normals, *, model_error: float = 0.01, core: float = 40.0) -> F64:
+def _weights(normals: Normals, *, model_error: float = 0.003, core: float = 40.0) -> F64:
     """Return 1 / variance of each stamp: noise, plus a model error, so that no bright star rules the fit."""
     return np.asarray(1 / (normals.noise.sum(axis=0) + model_error**2 * normals.light / core))
 
@@ -322,7 +322,7 @@ def _is_less(loss: F64, least: F64) -> bool:
     return bool(change.mean() < -2 * change.std() / np.sqrt(len(change)))
 
 
-def _solve_symmetric(matrix: F64, right: F64, noise: F64, *, rounds: int = 3) -> F64:
+def _solve_symmetric(matrix: F64, right: F64, noise: F64, *, rounds: int = 5) -> F64:
     """Solve (matrix - noise) x = right by a few steps from matrix x = right.
 
     The steps undo the bias that noise in the design causes where the data speak, and stay stable where
