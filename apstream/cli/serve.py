@@ -20,9 +20,7 @@ def serve(
         float | None,
         typer.Option("--idle-exit", help="End with status 0 when nothing has come for so many seconds."),
     ] = None,
-    once: Annotated[
-        bool, typer.Option("--once", help="Work off what is there, then end: --idle-exit 5.")
-    ] = False,
+    once: Annotated[bool, typer.Option("--once", help="Work off what is there, then end: --idle-exit 5.")] = False,
 ) -> None:
     """Turn exposure events into alerts until told to stop (SIGTERM drains, a second one stops at once).
 

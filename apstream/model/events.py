@@ -38,14 +38,10 @@ class ExposureEvent(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
-    event_id: str = Field(
-        "", max_length=256, description="Sender's name of the event; made from the uris if empty."
-    )
+    event_id: str = Field("", max_length=256, description="Sender's name of the event; made from the uris if empty.")
     schema_name: Literal["apstream.exposure.v1"] = Field(EVENT_SCHEMA, alias="schema")
     event_time_utc: str = Field("", max_length=64, description="When the event was made, ISO 8601 UTC.")
-    instrument: str = Field(
-        "", max_length=64, pattern=r"^[A-Za-z0-9._+-]*$", description="Name of the camera."
-    )
+    instrument: str = Field("", max_length=64, pattern=r"^[A-Za-z0-9._+-]*$", description="Name of the camera.")
     visit: int | None = Field(None, ge=0, lt=1 << 41, description="Visit (exposure) number.")
     detector: int | None = Field(None, ge=0, lt=1 << 8, description="Detector number in the camera.")
     physical_filter: str = Field("", max_length=64)
@@ -59,9 +55,7 @@ class ExposureEvent(BaseModel):
     exposure_s: float | None = Field(None, ge=0, description="Exposure time in seconds.")
     ra: float | None = Field(None, ge=0, lt=360, description="Right ascension of the pointing, ICRS degrees.")
     dec: float | None = Field(None, ge=-90, le=90, description="Declination of the pointing, ICRS degrees.")
-    rotation: float | None = Field(
-        None, ge=-360, le=360, description="Position angle of +y, degrees east of north."
-    )
+    rotation: float | None = Field(None, ge=-360, le=360, description="Position angle of +y, degrees east of north.")
     coordinate_system: Literal["ICRS"] = "ICRS"
     observation_reason: str = Field("", max_length=256)
     target_name: str = Field("", max_length=256)
@@ -145,9 +139,7 @@ def _require_known_schema(fields: dict[str, Any], where: str) -> None:
         )
     system = fields.get("coordinate_system", "ICRS")
     if system != "ICRS":
-        raise UnknownEvent(
-            f"coordinate system {str(system)[:80]!r} is not known", where=where, remedy="send ICRS"
-        )
+        raise UnknownEvent(f"coordinate system {str(system)[:80]!r} is not known", where=where, remedy="send ICRS")
 
 
 def _first_problem(error: ValidationError) -> str:

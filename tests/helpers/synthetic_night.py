@@ -22,9 +22,14 @@ from apstream.model.products import CutoutTriplet, KnownObjects, PixelProducts, 
 from apstream.service.request import HeaderRequest, Identity, PixelRequest
 
 IDENTIFY, PIXEL_JOB = "helpers.synthetic_night:identify", "helpers.synthetic_night:pixel_job"
+WARM_UP = "helpers.synthetic_night:warm_up"
 REGION = SkyCircle(150.0, 2.0, 0.15)
 N_STARS = 12
 FIRST_MJD = 60100.0
+
+
+def warm_up() -> None:
+    """Nothing to do: that a child imports this module is all it needs."""
 
 
 def write_exposure(folder: Path, visit: int, detector: int = 1, **extra: Any) -> ExposureEvent:

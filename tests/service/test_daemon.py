@@ -101,7 +101,7 @@ async def test_sigterm_lets_work_in_flight_end(tmp_path: Path, running: list[Dae
     await daemon.wait_for("kafka.assigned")
     events = [night.write_exposure(tmp_path / "raw", visit, seconds=2.0) for visit in (1, 2)]
     await send(tmp_path, *events)
-    await until(lambda: in_pixels(port), timeout_s=60)
+    await until(lambda: in_pixels(port), timeout_s=200)
     daemon.terminate()
     await daemon.wait_for("service.stop")
     assert (await get(port, "/readyz")).json()["checks"]["phase"] == "draining"
@@ -120,11 +120,11 @@ async def test_nobody_waits_for_work_that_does_not_end(
     port = await daemon.port()
     await daemon.wait_for("kafka.assigned")
     await send(tmp_path, night.write_exposure(tmp_path / "raw", 1, behave="hang"))
-    await until(lambda: in_pixels(port), timeout_s=60)
+    await until(lambda: in_pixels(port), timeout_s=200)
     for _ in range(signals):
         daemon.terminate()
         await asyncio.sleep(0.3)
-    assert await daemon.end(60) == 0
+    assert await daemon.end(120) == 0
     assert (await outside.stored(f"sqlite:///{tmp_path}/apdb.sqlite"))["ledger"] == []
 
 
@@ -143,7 +143,7 @@ async def test_without_broker_it_lives_and_says_what_is_wrong(tmp_path: Path, ru
     assert ready.status_code == 503
     assert "Connection" in ready.json()["checks"]["events"]
     daemon.terminate()
-    assert await daemon.end(60) == 0
+    assert await daemon.end(120) == 0
 
 
 async def test_without_database_it_waits(tmp_path: Path, running: list[Daemon]) -> None:
@@ -157,7 +157,7 @@ async def test_without_database_it_waits(tmp_path: Path, running: list[Daemon]) 
     assert (await get(port, "/startupz")).status_code == 503
     assert (await get(port, "/readyz")).json()["checks"]["apdb"] != "ok"
     daemon.terminate()
-    assert await daemon.end(60) == 0
+    assert await daemon.end(120) == 0
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ async def test_wrong_settings_are_one_line(
     daemon = Daemon(tmp_path, {**tree, **change})
     running.append(daemon)
     daemon.start()
-    assert await daemon.end(60) == 1
+    assert await daemon.end(120) == 1
     line = daemon.log()[-1]["event"]
     assert line.startswith("alert_producer: ")
     assert words in line

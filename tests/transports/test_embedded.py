@@ -108,6 +108,8 @@ async def test_no_broker_is_typed_and_quick() -> None:
     with pytest.raises(BrokerUnavailable):
         await sink.publish([Alert(1, b"k", b"v")])
     assert sink.status.problem
+    with pytest.raises(BrokerUnavailable):
+        await sink.start()
     await sink.close()
 
 

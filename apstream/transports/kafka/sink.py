@@ -43,7 +43,10 @@ class KafkaSink:
 
     async def start(self) -> None:
         """Connect; BrokerUnavailable where nobody answers."""
-        await self._connected()
+        try:
+            await self._connected()
+        except (KafkaError, OSError) as error:
+            raise translate(error, self._settings.bootstrap_servers) from error
 
     def check(self, alerts: Sequence[Alert]) -> None:
         """Refuse alerts that the producer could not send, before anything is committed."""
