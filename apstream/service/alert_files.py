@@ -10,7 +10,7 @@ from apstream.errors import BadFile, StorageUnavailable
 from apstream.model.ids import VisitDetector
 from apstream.model.products import Alert
 from apstream.ports import OutboxEntry
-from apstream.repo.atomic import atomic_path
+from apstream.repo.atomic import atomic_path, storage_error
 
 __all__ = ["AlertFiles"]
 
@@ -43,9 +43,12 @@ class AlertFiles:
         digest = checksum(data)
         relative = f"{id.instrument}/{id.visit}/{id.detector:03d}-{digest[:16]}.avro"
         path = self._root / relative
-        if not path.exists():
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(data)
+        try:
+            if not path.exists():
+                with atomic_path(path) as temporary:
+                    temporary.write_bytes(data)
+        except OSError as error:
+            raise storage_error(error, path) from error
         return OutboxEntry(id=id, path=relative, checksum=digest, n_alerts=len(alerts))
 
     def read(self, entry: OutboxEntry) -> tuple[Alert, ...]:
