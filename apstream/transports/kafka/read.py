@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -15,6 +17,7 @@ from apstream.transports.settings import KafkaSettings
 __all__ = ["read_topic"]
 
 _FETCH_BYTES = 10 << 20
+_PATIENCE_S = 15.0
 
 
 async def read_topic(topic: str, settings: KafkaSettings, *, limit: int | None = None) -> list[Message]:
@@ -44,8 +47,7 @@ async def read_topic(topic: str, settings: KafkaSettings, *, limit: int | None =
 async def _read(consumer: Any, topic: str, limit: int | None) -> list[Message]:
     if topic not in await consumer.topics():
         raise MissingInput("no such topic", where=topic, remedy="check the name, or --bootstrap")
-    partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
-    consumer.assign(partitions)
+    partitions = await _partitions(consumer, topic)
     ends = await consumer.end_offsets(partitions)
     await consumer.seek_to_beginning(*partitions)
     found: list[Message] = []
@@ -57,6 +59,17 @@ async def _read(consumer: Any, topic: str, limit: int | None) -> list[Message]:
                 if len(found) == limit:
                     break
     return found
+
+
+async def _partitions(consumer: Any, topic: str) -> list[TopicPartition]:
+    """Take all partitions of a topic, outside any group, as soon as its metadata are known."""
+    consumer.subscribe([topic])
+    deadline = time.monotonic() + _PATIENCE_S
+    while not consumer.assignment():
+        if time.monotonic() > deadline:
+            raise BrokerUnavailable("no partitions of the topic are known", where=topic, remedy="check the brokers")
+        await asyncio.sleep(0.05)
+    return sorted(consumer.assignment())
 
 
 def _message(record: Any) -> Message:
