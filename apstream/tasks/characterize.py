@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.arrays.background import evaluate_mesh, measure_mesh
 from apstream.arrays.cosmic import find_cosmic_rays, repair, sharpness_limits, spare_stars
-from apstream.arrays.masks import split_usable, subtract_sky
+from apstream.arrays.masks import dilate, split_usable, subtract_sky
 from apstream.arrays.moments import FWHM_PER_SIGMA, adaptive_moments
 from apstream.arrays.polynomial import degree_of, poly_terms
 from apstream.arrays.psf import kernel_at
@@ -41,6 +41,7 @@ __all__ = [
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 _UNUSABLE = int(MaskPlane.BAD | MaskPlane.SAT | MaskPlane.NO_DATA)
+_SPOILED_PX = 4
 
 
 class BackgroundConfig(BaseModel):
@@ -240,10 +241,12 @@ def _cosmic_rays(state: _State, kernels: FloatArray, config: CharacterizeConfig)
     if config.cosmic_rays is None:
         return
     c = config.cosmic_rays
+    # Bleed trails end as sharply as rays do; what lies beside saturated pixels cannot be judged.
+    spoiled = state.bad | dilate((state.mask & MaskPlane.SAT) != 0, _SPOILED_PX)
     hit = find_cosmic_rays(
         state.image,
         state.variance,
-        state.bad,
+        spoiled,
         sharpness_limits(kernels, margin=c.margin),
         n_sigma=c.n_sigma,
         grow_sigma=c.grow_sigma,

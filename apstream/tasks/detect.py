@@ -28,7 +28,6 @@ from apstream.model.mask import MaskPlane, planes
 __all__ = ["DetectConfig", "Detections", "detect"]
 
 _TILE = 256
-_EXCLUDED = planes("NO_DATA", "BAD", "EDGE")
 #: What surrounds saturated pixels is one thing, however many peaks it has.
 _NOT_DIVIDED = planes("SAT", "SAT_TEMPLATE")
 
@@ -38,6 +37,9 @@ class DetectConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    excluded_planes: tuple[str, ...] = Field(
+        ("NO_DATA", "BAD", "EDGE", "SAT", "SAT_TEMPLATE"), description="Pixels of these planes are not searched."
+    )
     threshold_sigma: float = Field(5.0, gt=0, description="Least significance of a detection, either sign.")
     grow_fwhm: float = Field(0.6, ge=0, le=5, description="Growth of footprints, in FWHM of the PSF.")
     split_fwhm: float | None = Field(
@@ -87,8 +89,8 @@ class Detections:
 def detect(difference: DifferenceImage, config: DetectConfig) -> Detections:
     """Find the footprints whose matched-filter significance passes the threshold, either sign.
 
-    Pixels of NO_DATA, BAD and EDGE and pixels that are not finite give neither signal nor noise and are not
-    searched; saturated pixels and cosmic rays are searched, and flagged when measured.
+    Pixels of `excluded_planes` and pixels that are not finite give neither signal nor noise and are not
+    searched; cosmic rays are searched, and flagged when measured.
 
     Raises
     ------
@@ -98,7 +100,7 @@ def detect(difference: DifferenceImage, config: DetectConfig) -> Detections:
         If there are more footprints than `max_detections`.
     """
     image = difference.image
-    usable = ~image.flagged(_EXCLUDED) & np.isfinite(image.image) & (image.variance > 0)
+    usable = ~image.flagged(planes(*config.excluded_planes)) & np.isfinite(image.image) & (image.variance > 0)
     if not usable.any():
         raise NoGoodPixels("the difference image has no pixel that could be searched")
     pixels = _flatten(image.image, image.variance, usable, config)

@@ -6,6 +6,7 @@ import numpy as np
 import sep
 from pydantic import BaseModel, ConfigDict, Field
 
+from apstream.arrays.masks import dilate
 from apstream.arrays.types import F32, BoolArray
 from apstream.errors import NoGoodPixels
 from apstream.model.exposures import Exposure
@@ -22,6 +23,7 @@ class ExternalConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mesh_pixel: int = Field(128, gt=15, description="Cell of the sky mesh that the variance is measured on")
+    grow_saturated_pixel: int = Field(2, ge=0, description="How far saturated spots are grown")
     plateau_count: int = Field(8, gt=1, description="Pixels at one highest value that betray saturation")
 
 
@@ -39,6 +41,7 @@ def enter(external: ExternalImage, config: ExternalConfig) -> Exposure:
     gain = external.gain or 1.0
     empty = ~np.isfinite(external.pixels)
     saturated = (external.pixels >= _saturation(external, config)) | external.saturated
+    saturated = dilate(saturated, config.grow_saturated_pixel)
     if np.all(empty | external.bad | saturated):
         kind = "not a number" if empty.all() else "saturated" if saturated.all() else "flagged or not a number"
         raise NoGoodPixels(f"every pixel is {kind}", where=external.path, remedy="leave this image out")
