@@ -252,7 +252,9 @@ def _mask(science: CalExp | CharacterizedExposure, template: Template, kernel: B
         mask = ours | cv.dilate_bits(theirs, ~0, kernel)
     else:
         mask = cv.dilate_bits(ours, ~planes("INTRP"), kernel) | theirs
-    top, left = kernel.shape[0] // 2, kernel.shape[1] // 2
+    # Light of what lies just outside enters the science image but not the convolved template.
+    halo = int(np.ceil(pair.fwhm[0]))
+    top, left = (side // 2 + halo for side in kernel.shape)
     edge = np.ones(mask.shape, bool)
     edge[top : mask.shape[0] - top, left : mask.shape[1] - left] = False
     mask[edge] |= planes("EDGE")
