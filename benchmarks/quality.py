@@ -99,6 +99,11 @@ def evaluate(folder: Path, truth: Path) -> Quality:
     )
 
 
+def count_sources(folder: Path) -> int:
+    """Return the number of rows of ``folder/dia_sources.parquet``."""
+    return int(pq.read_table(folder / "dia_sources.parquet").num_rows)
+
+
 def noise_detections_expected(difference: DifferenceImage, threshold: float = 5.0) -> float:
     """Detections of both signs that pure white noise gives (Kaiser 2004; DMTN-006).
 
@@ -156,7 +161,7 @@ def main() -> None:
     _run("subtract", *images, "--out", str(out / "diff"), "--refcat", str(out / "refcat.parquet"))
     if options.identical:
         difference = read_difference(out / "diff" / "difference.fits")
-        found = pq.read_table(out / "diff" / "dia_sources.parquet").num_rows
+        found = count_sources(out / "diff")
         print(f"identical images: {found} detections, theory {noise_detections_expected(difference):.1f}")
     else:
         print(evaluate(out / "diff", out / "truth.parquet").table())
