@@ -50,6 +50,9 @@ def test_flux_errors_are_true(quality: Quality):
 
 
 def test_images_alike_but_for_noise_show_noise_peaks_and_nothing_else(tmp_path: Path):
-    folder = subtracted(tmp_path, PairConfig(size=SIZE, identical=True, cosmic_rays=False, seed=32))
-    expected = noise_detections_expected(read_difference(folder / "difference.fits"))
-    assert expected / 2 <= count_sources(folder) <= 2 * expected
+    found, expected = 0, 0.0
+    for seed in (32, 33, 34):  # one image has four or five noise peaks, too few to judge by
+        folder = subtracted(tmp_path / str(seed), PairConfig(size=SIZE, identical=True, cosmic_rays=False, seed=seed))
+        expected += noise_detections_expected(read_difference(folder / "difference.fits"))
+        found += count_sources(folder)
+    assert expected / 2 <= found <= 2 * expected
