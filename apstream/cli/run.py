@@ -18,7 +18,7 @@ def run(
         str | None, typer.Option("--template-id", help="Calexps as template, e.g. 'visit=234567'")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Repository for products; default: the same")] = None,
-    override: Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. detect.threshold=5.5")] = None,
+    override: Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. detect.threshold_sigma=5.5")] = None,
     settings: Annotated[list[Path] | None, typer.Option("-C", help="Settings file of the stages (YAML)")] = None,
     jobs: Annotated[int, typer.Option("-j", help="Processes; frames of one detector stay in order")] = 1,
     show: Annotated[str | None, typer.Option(help="'data' lists the matching ids, 'config' the settings")] = None,

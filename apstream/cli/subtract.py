@@ -19,7 +19,7 @@ def subtract(
         Path | None, typer.Option(help="Reference catalogue (FITS, CSV, Parquet: ra dec magnitudes)")
     ] = None,
     override: Annotated[
-        list[str] | None, typer.Option("-c", help="Setting, e.g. image.gain=1.9 or detect.threshold=5.5")
+        list[str] | None, typer.Option("-c", help="Setting, e.g. image.gain=1.9 or detect.threshold_sigma=5.5")
     ] = None,
     settings: Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only")] = False,

@@ -68,14 +68,16 @@ def test_residual_background_is_removed(scene):
     assert len(found) < 5
 
 
-def test_unusable_pixels_are_not_searched_but_saturated_ones_are(scene):
+def test_unusable_pixels_are_not_searched_and_the_planes_are_a_choice(scene):
     sky = scene.empty()
     for y, x, plane in ((100, 150, "BAD"), (160, 150, "NO_DATA"), (220, 150, "SAT")):
         part = (slice(y - 60, y - 40), slice(x - 90, x - 70))
         sky.difference[part] += 1e4
         sky.mask[part] |= MaskPlane[plane]
     sky.difference[60:63, 100] = np.nan
-    found = detect(sky.products()[0], CONFIG)
+    assert len(detect(sky.products()[0], CONFIG)) == 0
+    chosen = CONFIG.model_copy(update={"excluded_planes": ("NO_DATA", "BAD", "EDGE")})
+    found = detect(sky.products()[0], chosen)
     assert len(found) == 1
     mask = found.difference.image.mask
     assert mask[220 - 50, 150 - 80] & MaskPlane.DETECTED
