@@ -47,7 +47,8 @@ def _stages(quiet: bool) -> Iterator[Callable[[str], AbstractContextManager[None
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
 
         @contextmanager
         def watch(stage: str) -> Iterator[None]:
