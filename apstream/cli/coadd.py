@@ -12,7 +12,7 @@ def coadd(
     root: Annotated[Path, typer.Argument(help="The repository")],
     id: Annotated[list[str] | None, typer.Option("--id", help="Selection, e.g. 'visit=1..5 filter=r'")] = None,
     reference: Annotated[
-        int | None, typer.Option(help="Visit that the others are registered on, where there is no catalogue")
+        int | None, typer.Option(help="Visit that the others are registered on, where there is no catalogue; selected or not")
     ] = None,
     best: Annotated[int | None, typer.Option(help="Use only so many, the sharpest, per detector and band")] = None,
     override: Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. assemble.clip_nsigma=4")] = None,
@@ -35,7 +35,7 @@ def coadd(
     chosen = load_settings(CoaddSettings, files=settings or [], overrides=override or [])
     repository = FileRepository(root)
     selected = select_raws(repository, id or [])
-    anchor = next((job.id for job in selected if job.id.visit == reference), None)
+    anchor = None if reference is None else select_raws(repository, [f"visit={reference}"])
     with Progress(console=Console(stderr=True)) as bar:
         tasks: dict[str, int] = {}
 
@@ -46,7 +46,7 @@ def coadd(
             bar.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
 
         report = make_coadds(
-            repository, selected, chosen, reference=anchor, best=best, processes=jobs, progress=show
+            repository, selected, chosen, reference=anchor and anchor[0], best=best, processes=jobs, progress=show
         )
     for problem in report.problems:
         typer.echo(f"apstream: {type(problem).__name__}: {problem}", err=True)

@@ -19,6 +19,7 @@ from apstream.repo.repository import FileRepository
 from apstream.repo.selection import matches, parse_selection
 from apstream.service.daemon import serve
 from apstream.service.settings import DaemonSettings
+from apstream.service.telemetry import configure_logging
 from apstream.settings import load_settings, merge
 
 __all__ = ["BatchJob", "batch_settings", "run_batch", "select_raws"]
@@ -89,6 +90,7 @@ async def run_batch(
 
     Jobs whose ledger row exists already are not run again. `on_end` is called as each one ends.
     """
+    configure_logging(settings.log_level, settings.log_format)
     apdb = await open_apdb(settings.apdb.url)
     try:
         with tempfile.TemporaryDirectory() as folder:

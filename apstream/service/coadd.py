@@ -68,7 +68,7 @@ def make_coadds(
     jobs: Sequence[BatchJob],
     settings: CoaddSettings,
     *,
-    reference: VisitDetector | None = None,
+    reference: BatchJob | None = None,
     best: int | None = None,
     processes: int = 1,
     progress: Progress = lambda stage, done, total: None,
@@ -80,7 +80,8 @@ def make_coadds(
     jobs
         The selected raws; those without a calexp are calibrated first.
     reference
-        Which of them the others are registered on, where there is no reference catalogue; default: the first.
+        The raw that the others are registered on, where there is no reference catalogue; default: the first.
+        It goes into the coadd only if it is among the jobs.
     best
         Keep only this many per detector and band, those with the sharpest PSF.
     processes
@@ -120,17 +121,17 @@ def _calexps(
     repository: FileRepository,
     jobs: Sequence[BatchJob],
     stages: PixelConfig,
-    reference: VisitDetector | None,
+    reference: BatchJob | None,
     processes: int,
     report: CoaddReport,
     progress: Progress,
 ) -> list[Path]:
     anchor, missing = None, [job for job in jobs if _calexp_path(repository, job) is None]
     if repository.locate("refcat", name="main") is None:
-        lead = next((job for job in jobs if job.id == reference), jobs[0])
-        if lead in missing:
+        lead = reference or jobs[0]
+        if _calexp_path(repository, lead) is None:
             _calibrate_into(repository.root, lead.path, lead.id.detector, None, stages)
-            missing.remove(lead)
+        missing = [job for job in missing if job != lead]
         anchor = _calexp_path(repository, lead)
     _calibrate_all(repository, missing, anchor, stages, processes, report, progress)
     report.calexps = len(jobs) - len(report.problems)
