@@ -338,6 +338,24 @@ def _solve_symmetric(matrix: F64, right: F64, noise: F64, *, rounds: int = 5) ->
     except linalg.LinAlgError:
         return np.asarray(linalg.lstsq(scaled, right, cond=1e-10)[0] * scale)
     solution = linalg.cho_solve(factor, right)
+    share /= max(1.0, _largest_ratio(factor, share, solution))
     for _ in range(rounds):
         solution = linalg.cho_solve(factor, right + share @ solution)
     return np.asarray(solution * scale)
+
+
+def _largest_ratio(factor: tuple[F64, bool], share: F64, start: F64, *, rounds: int = 6) -> float:
+    """Return the largest eigenvalue of share x = ratio matrix x, by power iteration.
+
+    Above one, the noise would be more than all there is: its variance was overestimated, as it is in modes
+    that resampling has smoothed.
+    """
+    ratio, x = 0.0, start
+    for _ in range(rounds):
+        y = share @ x
+        size = float(np.linalg.norm(x))
+        if size == 0 or not y.any():
+            return ratio
+        x = linalg.cho_solve(factor, y)
+        ratio = float(np.linalg.norm(x)) / size
+    return ratio

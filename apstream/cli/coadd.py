@@ -12,7 +12,8 @@ def coadd(
     root: Annotated[Path, typer.Argument(help="The repository")],
     id: Annotated[list[str] | None, typer.Option("--id", help="Selection, e.g. 'visit=1..5 filter=r'")] = None,
     reference: Annotated[
-        int | None, typer.Option(help="Visit that the others are registered on, where there is no catalogue; selected or not")
+        int | None,
+        typer.Option(help="Visit that the others are registered on, where there is no catalogue; selected or not"),
     ] = None,
     best: Annotated[int | None, typer.Option(help="Use only so many, the sharpest, per detector and band")] = None,
     override: Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. assemble.clip_nsigma=4")] = None,
@@ -35,7 +36,7 @@ def coadd(
     chosen = load_settings(CoaddSettings, files=settings or [], overrides=override or [])
     repository = FileRepository(root)
     selected = select_raws(repository, id or [])
-    anchor = None if reference is None else select_raws(repository, [f"visit={reference}"])
+    anchor = None if reference is None else select_raws(repository, [f"visit={reference}"])[0]
     with Progress(console=Console(stderr=True)) as bar:
         tasks: dict[str, int] = {}
 
@@ -45,9 +46,7 @@ def coadd(
                 tasks[stage] = bar.add_task(stage, total=total)
             bar.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
 
-        report = make_coadds(
-            repository, selected, chosen, reference=anchor and anchor[0], best=best, processes=jobs, progress=show
-        )
+        report = make_coadds(repository, selected, chosen, reference=anchor, best=best, processes=jobs, progress=show)
     for problem in report.problems:
         typer.echo(f"apstream: {type(problem).__name__}: {problem}", err=True)
     for line in report.patches:

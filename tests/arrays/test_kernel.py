@@ -87,6 +87,14 @@ def test_fit_rejects_stars_that_changed():
     assert fit.coefficients[0, 0] == pytest.approx(1.3, rel=3e-3)
 
 
+@pytest.mark.parametrize(("share", "largest"), [(0.1, 1.12), (0.9, 6.0), (6.0, 6.0), (600.0, 6.0)])
+def test_noise_said_to_exceed_the_data_does_not_blow_the_solution_up(share, largest):
+    matrix, right = np.diag([1e4, 1.0]), np.array([1e4, 1.0])
+    found = kf._solve_symmetric(matrix, right, np.diag([0.0, share]))
+    assert found[0] == pytest.approx(1)
+    assert 1 < found[1] < largest + 1e-6
+
+
 def test_cross_validation_finds_that_the_kernel_varies():
     assert fit_scene(degree=None)[2].degree >= 1
 
@@ -110,3 +118,4 @@ def test_separable_functions_equal_the_plain_convolution():
     plain = kf.basis_images(moving, basis.functions, 15)
     fast = np.einsum("kl,nlij->nkij", basis.factors.mix, kf.product_images(moving, basis.factors, 15))
     np.testing.assert_allclose(fast, plain, atol=1e-5)
+
