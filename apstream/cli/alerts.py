@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +33,7 @@ def show(
     records = _read(source, bootstrap, limit)
     _print_table(records)
     if html:
-        html.write_text(render_page(records, title=f"Alerts of {source}"))
+        html.write_text(render_page(records, title=f"Alerts in {source}"))
         typer.echo(f"wrote {html}")
 
 
@@ -42,28 +43,33 @@ def _read(source: str, bootstrap: str, limit: int) -> list[Mapping[str, Any]]:
         files = sorted(path.rglob("*.avro"))
         if not files:
             raise FileMissing("no Avro files in the folder", where=source, remedy="name a folder of alerts")
-        return _from_files(files, limit)
+        return list(islice(_once_each(_from_files(files)), limit))
     if path.is_file():
-        return _from_files([path], limit)
+        return list(islice(_from_files([path]), limit))
     if path.suffix or "/" in source:
         raise FileMissing("no such file", where=source, remedy="name an Avro file, a folder or a topic")
     return asyncio.run(_from_topic(source, bootstrap, limit))
 
 
-def _from_files(files: Iterable[Path], limit: int) -> list[Mapping[str, Any]]:
+def _once_each(records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Leave second copies out: a folder may hold alerts both as committed and as published."""
+    seen = set()
+    for record in records:
+        id = record["diaSource"]["diaSourceId"]
+        if id not in seen:
+            seen.add(id)
+            yield record
+
+
+def _from_files(files: Iterable[Path]) -> Iterator[Mapping[str, Any]]:
     from apstream.alerts.codec import records_of_ocf
     from apstream.errors import ApstreamError
 
-    records: list[Mapping[str, Any]] = []
     for path in files:
         try:
-            for record in records_of_ocf(path.read_bytes()):
-                records.append(record)
-                if len(records) == limit:
-                    return records
+            yield from records_of_ocf(path.read_bytes())
         except ApstreamError as error:
             raise error.at(str(path)) from error
-    return records
 
 
 async def _from_topic(topic: str, bootstrap: str, limit: int) -> list[Mapping[str, Any]]:

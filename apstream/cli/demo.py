@@ -48,8 +48,10 @@ def _print(report: DemoReport) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("visit", "injected S/N > 10", "recovered", "alerts", "latency s")
-    for visit, injected, recovered, alerts, latency in report.visits:
-        table.add_row(str(visit), str(injected), str(recovered), str(alerts), f"{latency:.1f}")
+    from apstream.service.demo import DEMO_COLUMNS
+
+    table = Table(*DEMO_COLUMNS)
+    for exposure in report.exposures:
+        table.add_row(*exposure.cells())
     Console().print(table)
     typer.echo(f"{report.recovered} of {report.injected} injected transients recovered, {report.alerts} alerts")

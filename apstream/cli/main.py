@@ -11,9 +11,20 @@ from apstream.errors import ApstreamError
 
 __all__ = ["app", "main"]
 
+_HELP = """Alert production: exposures in, DIA sources and Avro alerts out.
+
+Two images:        apstream subtract science.fits template.fits --out result
+
+A folder of raws:  apstream repo create, repo ingest, coadd, run, alerts show
+
+A service:         apstream apdb create, serve, send
+
+To see it work:    apstream demo
+"""
+
 app = typer.Typer(
     name="apstream",
-    help="Alert production: exposures in, DIASources and Avro alerts out.",
+    help=_HELP,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

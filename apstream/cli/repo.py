@@ -15,7 +15,10 @@ def create(
     root: Annotated[Path, typer.Argument(help="Folder of the repository")],
     camera: Annotated[str, typer.Option(help="Camera name, or the path of a camera YAML file")],
 ) -> None:
-    """Create an empty repository for one camera."""
+    """Create an empty repository for one camera.
+
+    Cameras that ship: decam, generic, saao-ste3, saao-ste3-raw, simcam; docs/cameras.md shows how to write another.
+    """
     from apstream.cameras import load_camera
     from apstream.repo.repository import FileRepository
 
@@ -31,7 +34,12 @@ def ingest(
     sources: Annotated[list[Path], typer.Argument(help="Raw files, or folders with raw/ calib/ refcat")],
     copy: Annotated[bool, typer.Option(help="Copy the files instead of linking them")] = False,
 ) -> None:
-    """Take raw frames, calibrations and reference catalogues in, by link unless --copy."""
+    """Take raw frames, calibrations and reference catalogues in, by link unless --copy.
+
+    Names decide: refcat*.parquet or .csv are reference catalogues; bias_0.fits, dark_0.fits, flat_r_0.fits and
+    defects_0.fits in a folder called calib are calibrations of detector 0; every other FITS file is a raw frame,
+    known by its header. What cannot be taken in is named, the rest goes on; the exit status counts it.
+    """
     from apstream.repo.ingest import ingest_sources
     from apstream.repo.repository import FileRepository
 

@@ -10,8 +10,8 @@ import typer
 
 def run(
     root: Annotated[Path, typer.Argument(help="The repository")],
-    apdb: Annotated[str, typer.Option(help="APDB, e.g. sqlite:///apdb.sqlite")],
-    alerts: Annotated[Path, typer.Option(help="Folder for Avro alert files")],
+    apdb: Annotated[str, typer.Option(help="APDB, e.g. sqlite:///apdb.sqlite; made if it is not there")] = "",
+    alerts: Annotated[Path | None, typer.Option(help="Folder for Avro alert files")] = None,
     id: Annotated[list[str] | None, typer.Option("--id", help="Selection, e.g. 'visit=1^2 detector=3..6'")] = None,
     template: Annotated[Path | None, typer.Option(help="Repository with templates; default: the same")] = None,
     template_id: Annotated[
@@ -26,8 +26,13 @@ def run(
 ) -> None:
     """Run raws through calibration, subtraction and association; write alerts.
 
-    Ids that the APDB's ledger has already are not run again. The exit status is the number of ids that failed.
+    apstream run REPO --id 'visit=6..20 filter=r' --apdb sqlite:///apdb.sqlite --alerts alerts/
+
+    Needs raws (apstream repo ingest) and templates (apstream coadd). Ids that the APDB's ledger has already are
+    not run again. The exit status is the number of ids that failed. With --show nothing is run and neither
+    --apdb nor --alerts is needed.
     """
+    from apstream.errors import BadSettings
     from apstream.pipeline.config import PixelConfig
     from apstream.repo.repository import FileRepository
     from apstream.service.batch import batch_settings, select_raws
@@ -43,6 +48,8 @@ def run(
         for job in selected:
             typer.echo(f"{job.id}  {job.path}")
         return
+    if alerts is None:
+        raise BadSettings("no folder for the alerts", where="--alerts", remedy="give e.g. --alerts alerts/")
     places: dict[str, Any] = {"template_root": template and str(template), "output_root": output and str(output)}
     if template_id:
         places["template_id"] = _template_id(template_id)

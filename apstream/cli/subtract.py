@@ -27,7 +27,7 @@ def subtract(
     """Subtract TEMPLATE from SCIENCE and measure what changed.
 
     Writes [bold]difference.fits[/] (image, mask, variance and PSF on the science pixels) and
-    [bold]dia_sources.parquet[/]. Gain, read noise and saturation come from the headers or from -c image.gain=...;
+    [bold]dia_sources.parquet[/]. Gain, read noise and saturation come from the headers or from -c image.gain=1.9;
     a WCS is used where there is one, star patterns where there is none.
     """
     from apstream.service.pair import PairSettings, run_pair

@@ -13,7 +13,6 @@ from apstream.model.exposures import (
     CalExp,
     CharacterizedExposure,
     DifferenceImage,
-    Exposure,
     RawExposure,
     Template,
 )
@@ -115,18 +114,14 @@ def subtract_pair(
 ) -> PairResult:
     """Subtract one plain image from another and measure what changed."""
     with watch("characterize"):
-        characterized = characterize(_enter(science, config), config.characterize)
+        characterized = characterize(enter(science, config.external), config.characterize)
     with watch("characterize template"):
-        reference = characterize(_enter(template, config), config.characterize_template)
+        reference = characterize(enter(template, config.external), config.characterize_template)
     calibrated: CalExp | CharacterizedExposure = characterized
     if refcat is not None:
         with watch("calibrate"):
             calibrated = calibrate(characterized, refcat, config.calibrate)
     return _difference(calibrated, [TemplateInput.from_image(reference, template.path)], config, watch)
-
-
-def _enter(image: ExternalImage, config: PairConfig) -> Exposure:
-    return enter(image, config.external)
 
 
 def _difference(

@@ -7,6 +7,7 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -53,25 +54,32 @@ class Policy:
 
     @classmethod
     def load(cls, path: Path | None = None) -> Policy:
-        """Load a policy file, by default the one that ships.
+        """Load the policy that ships, and the types of another file over it.
 
         Raises
         ------
         BadSettings
             If the file is not YAML or an entry is wrong; names the entry and the field.
         """
-        source = path or files("apstream.repo").joinpath("policy/default.yaml")
-        try:
-            entries = yaml.safe_load(source.read_text())
-            return cls({name: DatasetType(name=name, **entry) for name, entry in entries.items()})
-        except (OSError, yaml.YAMLError, ValidationError, AttributeError, TypeError) as error:
-            raise BadSettings(f"bad policy: {error}", where=str(source), remedy="mend the policy file") from error
+        shipped = files("apstream.repo").joinpath("policy/default.yaml")
+        types: dict[str, DatasetType] = {}
+        for source in (shipped, path) if path else (shipped,):
+            types |= _read_types(source)
+        return cls(types)
 
     def __getitem__(self, name: str) -> DatasetType:
         if name in self.types:
             return self.types[name]
         near = difflib.get_close_matches(name, self.types, n=3) or sorted(self.types)
         raise DatasetNotFound(f"no dataset type {name!r}", remedy=f"did you mean {', '.join(near)}?")
+
+
+def _read_types(source: Path | Traversable) -> dict[str, DatasetType]:
+    try:
+        entries = yaml.safe_load(source.read_text())
+        return {name: DatasetType(name=name, **entry) for name, entry in entries.items()}
+    except (OSError, yaml.YAMLError, ValidationError, AttributeError, TypeError) as error:
+        raise BadSettings(f"bad policy: {error}", where=str(source), remedy="mend the policy file") from error
 
 
 def data_id_text(data_id: Mapping[str, Any]) -> str:

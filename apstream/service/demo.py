@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,34 +29,54 @@ from apstream.transports.embedded import EmbeddedBroker
 from apstream.transports.kafka import read_topic
 from apstream.transports.settings import KafkaSettings
 
-__all__ = ["DemoReport", "run_demo"]
+__all__ = ["DEMO_COLUMNS", "DemoExposure", "DemoReport", "run_demo"]
 
 _EVENTS, _ALERTS, _DEAD = "apstream-exposures", "apstream-alerts", "apstream-exposures-dead"
 _IDLE_S = 12
 _MATCH_DEG = 1.0 / 3600
 _SURE_SNR = 10.0
+_SHOWN = 60
 
 #: Called with what is being done, how much of it is done, and how much there is.
 Tell = Callable[[str, int, int], None]
+
+
+class DemoExposure(NamedTuple):
+    """What was found in one exposure."""
+
+    visit: int
+    detector: int
+    injected: int
+    recovered: int
+    alerts: int
+    seconds: float
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the row of a table; `DEMO_COLUMNS` heads it."""
+        return (*(str(value) for value in self[:5]), f"{self.seconds:.1f}")
+
+
+#: Heads of the columns of a `DemoExposure`.
+DEMO_COLUMNS = ("visit", "detector", f"injected S/N > {_SURE_SNR:.0f}", "recovered", "alerts", "event to alerts, s")
 
 
 @dataclass(slots=True)
 class DemoReport:
     """What the demonstration found."""
 
-    visits: list[tuple[int, int, int, int, float]] = field(default_factory=list)
+    exposures: list[DemoExposure] = field(default_factory=list)
     alerts: int = 0
     page: Path = Path()
 
     @property
     def injected(self) -> int:
         """Transients brighter than S/N 10, summed over the exposures."""
-        return sum(row[1] for row in self.visits)
+        return sum(row.injected for row in self.exposures)
 
     @property
     def recovered(self) -> int:
         """How many of them have an alert within 1 arcsec."""
-        return sum(row[2] for row in self.visits)
+        return sum(row.recovered for row in self.exposures)
 
 
 async def run_demo(out: Path, config: NightConfig, tell: Tell) -> DemoReport:
@@ -149,12 +169,15 @@ def _judge(out: Path, records: Sequence[Mapping[str, Any]], alerts: Sequence[Map
         sources = [a["diaSource"] for a in alerts if (a["diaSource"]["visit"], a["diaSource"]["detector"]) == key]
         true = [t for t in truth if (t["visit"], t["detector"]) == key and _is_sure(t)]
         found = sum(_has_alert(t, sources) for t in true)
-        report.visits.append((key[0] or 0, len(true), found, len(sources), record["total_s"]))
+        visit, detector = (value or 0 for value in key)
+        report.exposures.append(
+            DemoExposure(visit, detector, len(true), found, len(sources), record["total_s"])
+        )
     return report
 
 
 def _is_sure(row: Mapping[str, Any]) -> bool:
-    return row["kind"] != "variable" and abs(row["sn_local"]) > _SURE_SNR
+    return bool(row["kind"] != "variable" and abs(row["sn_local"]) > _SURE_SNR)
 
 
 def _has_alert(true: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> bool:
@@ -163,10 +186,11 @@ def _has_alert(true: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) ->
 
 
 def _write_page(out: Path, report: DemoReport, alerts: Sequence[Mapping[str, Any]]) -> Path:
-    rows = [("visit", "injected S/N > 10", "recovered", "alerts", "latency s")]
-    rows += [(str(v), str(n), str(k), str(a), f"{t:.1f}") for v, n, k, a, t in report.visits]
+    rows = [DEMO_COLUMNS, *(exposure.cells() for exposure in report.exposures)]
     ordered = sorted(alerts, key=lambda alert: -abs(alert["diaSource"].get("snr") or 0))
     best = [a for a in ordered if not a["diaSource"].get("isDipole") and not a["diaSource"].get("isNegative")]
     page = out / "alerts.html"
-    page.write_text(render_page(best[:60], title="A simulated night", tables={"Injected and recovered": rows}))
+    note = f"The most significant of {len(alerts)}, dipoles and negative ones left out."
+    tables = {"Injected and recovered": rows}
+    page.write_text(render_page(best[:_SHOWN], title="A simulated night", tables=tables, note=note))
     return page

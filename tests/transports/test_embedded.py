@@ -78,7 +78,7 @@ async def test_unfinished_events_come_again() -> None:
         await sink.close()
 
 
-async def test_alerts_are_acknowledged_and_compressed() -> None:
+async def test_alerts_are_keyed_and_acknowledged() -> None:
     async with EmbeddedBroker(["apstream-alerts-v11"]) as broker:
         sink = KafkaSink(settings(broker.bootstrap_servers))
         alerts = [Alert(n, b"%d" % (n % 3), bytes([n]) * 2000) for n in range(20)]
