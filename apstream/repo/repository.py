@@ -16,9 +16,14 @@ from apstream.repo.formats.registry import FORMATS
 from apstream.repo.registry import Entry, Registry
 from apstream.repo.types import Policy, data_id_text
 
-__all__ = ["FileRepository"]
+__all__ = ["FileRepository", "is_repository"]
 
 _CONFIG = "repository.yaml"
+
+
+def is_repository(folder: Path) -> bool:
+    """Whether a folder is a repository."""
+    return (folder / _CONFIG).is_file()
 
 
 class FileRepository:

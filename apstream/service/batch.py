@@ -34,6 +34,13 @@ class BatchJob:
     id: VisitDetector
     path: Path
 
+    @property
+    def event(self) -> ExposureEvent:
+        """The event that announces it; its key puts each detector's frames in a partition of their own."""
+        return ExposureEvent(
+            uris=(str(self.path),), instrument=self.id.instrument, visit=self.id.visit, detector=self.id.detector
+        )
+
 
 def select_raws(repository: FileRepository, words: Sequence[str]) -> list[BatchJob]:
     """Return the raws that a selection names, in order of visit and detector.
@@ -73,7 +80,7 @@ def batch_settings(
     tree = {
         "apdb": {"url": apdb},
         "pixels": {"repository": merge({"root": str(repository.root)}, places), "stages": dict(stages)},
-        "service": {"roots": ["/"], "alert_dir": str(alerts / "committed"), "retry": {"limit": 5}},
+        "service": {"roots": ["/"], "alert_dir": str(alerts / "committed"), "retry": {"limit": 5}, "warm_up": ""},
         "workers": {"count": jobs},
         "health": None,
         "log_level": "error",
@@ -95,7 +102,7 @@ async def run_batch(
     try:
         with tempfile.TemporaryDirectory() as folder:
             events = Path(folder) / "events.jsonl"
-            events.write_text("".join(_event(job) + "\n" for job in jobs))
+            events.write_bytes(b"".join(job.event.to_json() + b"\n" for job in jobs))
             transport = {**settings.transport.model_dump(), "events": events}
             tree = settings.model_copy(update={"transport": type(settings.transport).model_validate(transport)})
             work = asyncio.create_task(serve(tree))
@@ -117,13 +124,6 @@ async def _report(apdb: Apdb, pending: set[VisitDetector], on_end: Callable[[Led
             ended.add(id)
             on_end(entry)
     return ended
-
-
-def _event(job: BatchJob) -> str:
-    event = ExposureEvent(
-        uris=(str(job.path),), instrument=job.id.instrument, visit=job.id.visit, detector=job.id.detector
-    )
-    return event.to_json().decode()
 
 
 def _instrument(repository: FileRepository) -> str:

@@ -22,14 +22,14 @@ from apstream.repo.repository import FileRepository
 from apstream.service.alert_page import render_page
 from apstream.service.batch import BatchJob, select_raws
 from apstream.service.coadd import CoaddSettings, make_coadds
-from apstream.service.sending import events_of, send_events
+from apstream.service.sending import send_events
 from apstream.simulate.config import NightConfig
 from apstream.simulate.night import FIRST_SCIENCE_VISIT, simulate_night
 from apstream.transports.embedded import EmbeddedBroker
 from apstream.transports.kafka import read_topic
 from apstream.transports.settings import KafkaSettings
 
-__all__ = ["DEMO_COLUMNS", "DemoExposure", "DemoReport", "run_demo"]
+__all__ = ["DEMO_COLUMNS", "DemoExposure", "DemoReport", "prepare_night", "run_demo"]
 
 _EVENTS, _ALERTS, _DEAD = "apstream-exposures", "apstream-alerts", "apstream-exposures-dead"
 _IDLE_S = 12
@@ -87,24 +87,39 @@ async def run_demo(out: Path, config: NightConfig, tell: Tell) -> DemoReport:
     FatalError
         If the daemon ends with an error; names its log.
     """
-    night = simulate_night(out / "night", config, lambda done, total, what: tell("simulate the night", done, total))
-    repository = FileRepository.create(out / "repo", camera="simcam")
-    ingest_sources(repository, [out / "night"])
-    jobs = select_raws(repository, [])
-    _make_templates(repository, [job for job in jobs if job.id.visit < FIRST_SCIENCE_VISIT], tell)
-    url = f"sqlite:///{repository.root.parent / 'apdb.sqlite'}"
+    science = prepare_night(out, config, tell)
+    url = _apdb_url(out)
     await create_apdb(url)
-    science = [job for job in jobs if job.id.visit >= FIRST_SCIENCE_VISIT]
     async with EmbeddedBroker(topics=[_EVENTS, _ALERTS, _DEAD]) as broker:
         settings = _write_settings(out, url, broker.bootstrap_servers)
-        await send_events(events_of([job.path for job in science]), bootstrap=broker.bootstrap_servers, topic=_EVENTS)
+        await send_events([job.event for job in science], bootstrap=broker.bootstrap_servers, topic=_EVENTS)
         records = await _serve(out, settings, len(science), tell)
         messages = await read_topic(_ALERTS, KafkaSettings(bootstrap_servers=broker.bootstrap_servers))
     alerts = [decode(message.value) for message in messages]
     report = _judge(out, records, alerts)
     report.page = _write_page(out, report, alerts)
-    tell("done", len(night.science_visits), len(night.science_visits))
+    tell("done", config.visits, config.visits)
     return report
+
+
+def prepare_night(out: Path, config: NightConfig, tell: Tell) -> list[BatchJob]:
+    """Simulate a night in `out`/night, ingest it into `out`/repo and make its templates.
+
+    Returns
+    -------
+    list of BatchJob
+        The science exposures, in order of visit and detector.
+    """
+    simulate_night(out / "night", config, lambda done, total, what: tell("simulate the night", done, total))
+    repository = FileRepository.create(out / "repo", camera="simcam")
+    ingest_sources(repository, [out / "night"])
+    jobs = select_raws(repository, [])
+    _make_templates(repository, [job for job in jobs if job.id.visit < FIRST_SCIENCE_VISIT], tell)
+    return [job for job in jobs if job.id.visit >= FIRST_SCIENCE_VISIT]
+
+
+def _apdb_url(out: Path) -> str:
+    return f"sqlite:///{out.absolute() / 'apdb.sqlite'}"
 
 
 def _make_templates(repository: FileRepository, jobs: Sequence[BatchJob], tell: Tell) -> None:

@@ -45,7 +45,7 @@ class WorkersSettings(BaseModel):
 
     count: int = Field(1, ge=1, le=256, description="Child processes.")
     job_timeout_s: float = Field(300.0, gt=0, description="A job that takes longer is killed.")
-    start_timeout_s: float = Field(120.0, gt=0, description="Patience with the start of a child.")
+    start_timeout_s: float = Field(600.0, gt=0, description="Patience with a child's start; kernels may compile.")
     memory_mib: int = Field(0, ge=0, description="A child that grows larger is killed; 0 for no limit.")
     jobs_per_child: int = Field(200, ge=0, description="A child is replaced after so many jobs; 0 for never.")
     threads: int = Field(1, ge=1, description="Threads of the numerical libraries in a child.")
@@ -77,7 +77,9 @@ class ServiceSettings(BaseModel):
         "apstream.service.identify:identify",
         description="MODULE:FUNCTION that reads a header; empty for none.",
     )
-    warm_up: str = Field("", description="MODULE:FUNCTION that a new child calls first; empty for none.")
+    warm_up: str = Field(
+        "apstream.service.warm:warm_up", description="MODULE:FUNCTION that a new child calls first; empty for none."
+    )
     search_radius_deg: float = Field(1.5, gt=0, description="Around the event's pointing, without a header's.")
     relay_s: float = Field(15.0, gt=0, description="Interval at which alerts left unsent are sent again.")
     drain_s: float = Field(120.0, ge=0, description="Time that work may take to end after SIGTERM.")
