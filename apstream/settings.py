@@ -59,7 +59,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     for text in overrides:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise BadSettings(f"{text!r} is not key=value", where="-c", remedy="write e.g. -c detect.threshold_sigma=5.5")
+            raise BadSettings(f"{text!r} is not key=value", where="-c", remedy="write e.g. -c subtract.whiten=null")
         try:
             leaf: Any = yaml.safe_load(value)
         except yaml.YAMLError as error:

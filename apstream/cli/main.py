@@ -48,10 +48,13 @@ def main() -> None:
 
 def register() -> None:
     """Attach the commands; imported here so that each file stays thin."""
-    from apstream.cli import alerts, apdb, coadd, demo, repo, run, send, serve, simulate, subtract
+    from apstream.cli import alerts, apdb, coadd, demo, repo, run, send, serve, simulate, single, subtract
 
     app.command()(subtract.subtract)
     app.command()(simulate.simulate)
+    app.command()(single.isr)
+    app.command()(single.characterize)
+    app.command()(single.calibrate)
     app.command()(coadd.coadd)
     app.command()(run.run)
     app.command()(serve.serve)

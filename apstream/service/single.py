@@ -1,0 +1,108 @@
+"""One stage on one file: what ``apstream isr``, ``characterize`` and ``calibrate`` do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from apstream.arrays.types import F64, Records
+from apstream.cameras import load_camera
+from apstream.errors import ApstreamError, BadCatalog
+from apstream.model.calibs import IsrCalibs
+from apstream.model.exposures import CalExp, CharacterizedExposure, Exposure, sky_positions
+from apstream.pipeline.config import PixelConfig
+from apstream.repo.atomic import atomic_path
+from apstream.repo.formats.catalogs import read_refcat
+from apstream.repo.formats.external import ExternalOptions, read_external
+from apstream.repo.formats.fits import read_exposure, write_image
+from apstream.repo.formats.hdus import float_image, open_fits
+from apstream.repo.formats.raw import read_raw
+from apstream.tasks.calibrate import calibrate
+from apstream.tasks.characterize import characterize
+from apstream.tasks.external import ExternalConfig, enter
+from apstream.tasks.isr import isr
+
+__all__ = ["SingleSettings", "calibrate_file", "characterize_file", "isr_file"]
+
+
+class SingleSettings(PixelConfig):
+    """Settings of the single stages: the pipeline's own, and what the headers do not say."""
+
+    image: ExternalOptions = Field(ExternalOptions(), description="What the header of the image does not say")
+    external: ExternalConfig = Field(ExternalConfig(), description="Variance and mask of external images")
+
+
+def isr_file(raw: Path, out: Path, camera: str, calibs: dict[str, Path], settings: SingleSettings) -> Exposure:
+    """Remove the instrument's signature of a raw file and write ``out``, in electrons.
+
+    Parameters
+    ----------
+    calibs
+        Files of ``bias``, ``dark``, ``flat`` and ``defects``, those that there are.
+    """
+    try:
+        frame = read_raw(raw, load_camera(camera))
+        exposure = isr(frame, _calibs(calibs), settings.isr)
+    except ApstreamError as error:
+        raise error.at(str(raw)) from error
+    write_image(out, exposure)
+    return exposure
+
+
+def characterize_file(image: Path, out: Path, settings: SingleSettings) -> CharacterizedExposure:
+    """Characterize an image; write ``characterized.fits`` (sky subtracted) and ``sources.parquet`` to `out`."""
+    try:
+        found = characterize(_read(image, settings), settings.characterize)
+    except ApstreamError as error:
+        raise error.at(str(image)) from error
+    cleaned = Exposure(image=found.image, info=found.info, wcs=found.wcs, metrics=found.metrics)
+    write_image(out / "characterized.fits", cleaned)
+    _write_sources(out / "sources.parquet", found)
+    return found
+
+
+def calibrate_file(image: Path, out: Path, refcat: Path, settings: SingleSettings) -> CalExp:
+    """Characterize and calibrate an image; write ``calexp.fits`` (nJy) and ``sources.parquet`` to `out`."""
+    try:
+        exposure = _read(image, settings)
+        catalog = read_refcat(refcat, band=exposure.info.band)
+        calexp = calibrate(characterize(exposure, settings.characterize), catalog, settings.calibrate)
+    except BadCatalog:
+        raise
+    except ApstreamError as error:
+        raise error.at(str(image)) from error
+    write_image(out / "calexp.fits", calexp)
+    _write_sources(out / "sources.parquet", calexp)
+    return calexp
+
+
+def _calibs(files: dict[str, Path]) -> IsrCalibs:
+    arrays = {name: _array(path) for name, path in files.items()}
+    defects = arrays.pop("defects", None)
+    return IsrCalibs(defects=None if defects is None else defects != 0, **arrays)
+
+
+def _array(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    with open_fits(path) as hdus:
+        return float_image(next(hdu for hdu in hdus if hdu.data is not None))
+
+
+def _read(path: Path, settings: SingleSettings) -> Exposure:
+    """Read an image: one of ours after ISR as it is, any other as an external one."""
+    with open_fits(path) as hdus:
+        ours = hdus[0].header.get("APSTYPE") == "Exposure"
+    return read_exposure(path) if ours else enter(read_external(path, settings.image), settings.external)
+
+
+def _write_sources(path: Path, image: CharacterizedExposure | CalExp) -> None:
+    stars: Records = image.stars
+    ra, dec = sky_positions(image.wcs, stars["y"], stars["x"])
+    columns: dict[str, F64] = {"ra": ra, "dec": dec, **{name: stars[name] for name in stars.dtype.names or ()}}
+    table = pa.table({name: pa.array(np.ascontiguousarray(values)) for name, values in columns.items()})
+    with atomic_path(path) as temporary:
+        pq.write_table(table.replace_schema_metadata({"flux_unit": image.image.unit}), temporary)
+

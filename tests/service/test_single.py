@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from apstream.cameras import load_camera
+from apstream.errors import BadCamera, TooFewStars
+from apstream.model.calibs import IsrCalibs
+from apstream.pipeline.config import PixelConfig
+from apstream.pipeline.pixels import calibrate_raw
+from apstream.repo.formats.catalogs import read_refcat
+from apstream.repo.formats.fits import read_calexp, read_exposure
+from apstream.repo.formats.hdus import float_image, open_fits
+from apstream.repo.formats.raw import read_raw
+from apstream.service.single import SingleSettings, calibrate_file, characterize_file, isr_file
+from apstream.simulate.config import NightConfig
+from apstream.simulate.night import simulate_night
+
+CALIBS = ("bias", "dark", "defects", "flat")
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("night")
+    simulate_night(out, NightConfig(size=400, visits=1, template_visits=0, seed=4))
+    return out
+
+
+def masters(night: Path) -> dict[str, Path]:
+    names = {name: "flat_r_d00" if name == "flat" else f"{name}_d00" for name in CALIBS}
+    return {name: night / "calib" / f"{stem}.fits" for name, stem in names.items()}
+
+
+def pixels(path: Path) -> np.ndarray:
+    with open_fits(path) as hdus:
+        return float_image(hdus[0])
+
+
+def test_the_stages_alone_give_what_the_pipeline_gives(night: Path, tmp_path: Path):
+    raw = next((night / "raw").iterdir())
+    isr_file(raw, tmp_path / "isr.fits", "simcam", masters(night), SingleSettings())
+    assert read_exposure(tmp_path / "isr.fits").image.unit == "electron"
+    calibrate_file(tmp_path / "isr.fits", tmp_path, night / "refcat.parquet", SingleSettings())
+    alone = read_calexp(tmp_path / "calexp.fits")
+    arrays = {name: pixels(path) for name, path in masters(night).items()}
+    calibs = IsrCalibs(defects=arrays.pop("defects") != 0, **arrays)
+    catalog = read_refcat(night / "refcat.parquet", band="r")
+    whole = calibrate_raw(read_raw(raw, load_camera("simcam")), calibs, catalog, PixelConfig())
+    np.testing.assert_allclose(alone.image.image, whole.image.image, rtol=1e-5, atol=1e-2)
+    np.testing.assert_array_equal(alone.image.mask, whole.image.mask)
+    assert alone.photo_calib.njy_per_unit == pytest.approx(whole.photo_calib.njy_per_unit, rel=1e-6)
+
+
+def test_one_image_gives_a_source_list(night: Path, tmp_path: Path):
+    raw = next((night / "raw").iterdir())
+    isr_file(raw, tmp_path / "isr.fits", "simcam", masters(night), SingleSettings())
+    found = characterize_file(tmp_path / "isr.fits", tmp_path / "out", SingleSettings())
+    table = pq.read_table(tmp_path / "out" / "sources.parquet")
+    assert table.num_rows == len(found.stars) > 50
+    assert {"ra", "dec", "y", "x", "flux", "fwhm", "is_star"} <= set(table.column_names)
+    assert np.isfinite(table["ra"].to_numpy()).all()
+
+
+def test_what_is_wrong_is_named(night: Path, tmp_path: Path):
+    raw = next((night / "raw").iterdir())
+    with pytest.raises(BadCamera, match="simcam"):
+        isr_file(raw, tmp_path / "x.fits", "simcm", {}, SingleSettings())
+    bias, settings = night / "calib" / "bias_d00.fits", SingleSettings.model_validate({"image": {"gain": 2.0}})
+    with pytest.raises(TooFewStars, match=r"bias_d00\.fits"):
+        characterize_file(bias, tmp_path, settings)
