@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import sqlalchemy as sa
 import yaml
 from aiokafka import AIOKafkaConsumer
@@ -31,8 +33,12 @@ from apstream.transports.settings import KafkaSettings
 ROOT = Path(__file__).parents[2]
 
 
+#: Written when a row is made, so it differs from night to night.
+CLOCKED = {"timeProcessedMjdTai", "validityStartMjdTai", "validityEndMjdTai"}
+
+
 def settings_tree(folder: Path, apdb_url: str, transport: dict[str, Any], **service: Any) -> dict[str, Any]:
-    """Settings of a daemon with the synthetic pixel job."""
+    """Settings of a daemon; with the synthetic pixel job unless `service` names another."""
     return {
         "transport": transport,
         "apdb": {"url": apdb_url, "lock_timeout_s": 10},
@@ -129,6 +135,19 @@ async def stored(url: str) -> dict[str, list[Any]]:
     return {name: sorted(tuple(row) for row in rows) for name, rows in found.items()}
 
 
+async def rows_of(url: str, table: str) -> dict[int, tuple[Any, ...]]:
+    """Return the rows of an APDB table by their first column, without what the clock wrote; of objects the latest."""
+    known = TABLE_OF[table]
+    query = sa.select(*(column for column in known.c if column.name not in CLOCKED))
+    if "validityEndMjdTai" in known.c:
+        query = query.where(known.c.validityEndMjdTai.is_(None))
+    engine = create_async_engine(parse_url(url))
+    async with engine.connect() as connection:
+        rows = (await connection.execute(query)).all()
+    await engine.dispose()
+    return {row[0]: tuple(row) for row in rows}
+
+
 class Daemon:
     """`services/alert_producer/main.py` in a process of its own."""
 
@@ -186,6 +205,31 @@ class Daemon:
     async def end(self, timeout_s: float = 240.0) -> int:
         """Wait until the process ends by itself and return its status."""
         return await asyncio.to_thread(self.process.wait, timeout_s)
+
+    async def status(self) -> dict[str, Any]:
+        """Return the status page."""
+        async with httpx.AsyncClient() as client:
+            page = await client.get(f"http://127.0.0.1:{await self.port()}/status", timeout=30)
+        return dict(page.json())
+
+    async def wait_for_work(self, *stages: str, timeout_s: float = 240.0) -> str:
+        """Wait until an event is in one of these stages (any when none is given) and return the stage."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                for flight in (await self.status())["in_flight"]:
+                    if not stages or flight["stage"] in stages:
+                        return str(flight["stage"])
+                await asyncio.sleep(0.02)
+
+    def children(self) -> list[int]:
+        """Return the process ids of the pool's children."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it has just ended
+                parent = int(path.read_text().rpartition(")")[2].split()[1])
+                if parent == self.process.pid and b"spawn_main" in path.with_name("cmdline").read_bytes():
+                    found.append(int(path.parent.name))
+        return sorted(found)
 
     def kill(self) -> None:
         if self._process is not None and self.alive:
