@@ -36,6 +36,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "ApstreamError",
@@ -68,6 +70,7 @@ __all__ = [
     "UnknownEvent",
     "WorkerDied",
     "WrongSize",
+    "naming",
 ]
 
 
@@ -114,6 +117,15 @@ class ApstreamError(Exception):
         if self.where:
             return self
         return _rebuild(type(self), self.message, where, self.remedy)
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Make errors of ours name `where`, unless they already name a place."""
+    try:
+        yield
+    except ApstreamError as error:
+        raise error.at(where) from error
 
 
 def _rebuild(cls: type[ApstreamError], message: str, where: str, remedy: str) -> ApstreamError:

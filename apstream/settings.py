@@ -63,7 +63,9 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         try:
             leaf: Any = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise BadSettings(f"cannot read the value {value!r}", where=f"-c {name}") from error
+            raise BadSettings(
+                f"cannot read the value {value!r}", where=f"-c {name}", remedy="write it as in YAML"
+            ) from error
         for key in reversed(name.strip().split(".")):
             leaf = {key: leaf}
         tree = merge(tree, leaf)
@@ -73,7 +75,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         data = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).replace("\n", " ")
         raise BadSettings(f"cannot read the settings: {reason}", where=str(path), remedy="give a YAML file") from error
     if not isinstance(data, Mapping):

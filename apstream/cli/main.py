@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 import typer
 
@@ -35,6 +36,8 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; errors of ours become one line, not a traceback."""
     register()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries, for developers: python -W default shows them
     try:
         app()
     except ApstreamError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,11 @@ from apstream.model.geometry import Box
 
 __all__ = ["SkyWcs", "separation"]
 
-_KEYS = ("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2")
+_VALUES = ("CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2")
+_LARGEST = 1e9
+#: ``CD1-1`` for ``CD1_1``: wcslib writes beyond its memory when it meets one.
+_NO_INDEX = re.compile(r"^[A-Z]+\d+-")
+_KEYS = ("CTYPE1", "CTYPE2", *_VALUES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,16 +44,27 @@ class SkyWcs:
         """Read the WCS of a FITS header (or mapping); None where the header has no usable one.
 
         SIP coefficients with a plain TAN type, a common defect, are taken as TAN-SIP.
+
+        Raises
+        ------
+        ValueError
+            If the cards contradict each other or are not numbers.
         """
         header = fits.Header(header)
         if any(key not in header for key in _KEYS) or "-" not in str(header["CTYPE1"]):
             return None
+        _require_numbers(header)
+        for key in [key for key in header if _NO_INDEX.match(key)]:
+            del header[key]
         for key in ("CTYPE1", "CTYPE2"):
             if "A_ORDER" in header and str(header[key]).endswith("-TAN"):
                 header[key] = f"{header[key]}-SIP"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FITSFixedWarning)
             wcs = WCS(header, naxis=2)
+        scale = np.linalg.det(wcs.pixel_scale_matrix)
+        if not np.isfinite(scale) or scale == 0:
+            raise ValueError("the matrix of CD, PC and CDELT has no inverse")
         return cls(wcs) if wcs.has_celestial else None
 
     @classmethod
@@ -109,6 +125,16 @@ class SkyWcs:
         ra, dec = self.pixel_to_sky(*box.center)
         cra, cdec = self.pixel_to_sky(*box.grow(1).corners())
         return float(ra), float(dec), float(np.max(separation(ra, dec, cra, cdec)))
+
+
+def _require_numbers(header: fits.Header) -> None:
+    """Refuse values on which wcslib loops for minutes instead of failing."""
+    for key in _VALUES:
+        value = header[key]
+        if not isinstance(value, (int, float)) or not np.isfinite(value) or abs(value) > _LARGEST:
+            raise ValueError(f"{key} = {value!r} is not a usable number")
+    if abs(header["CRVAL2"]) > 90 and str(header["CTYPE2"]).startswith("DEC"):
+        raise ValueError(f"CRVAL2 = {header['CRVAL2']} is no declination")
 
 
 def separation(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from apstream.alerts.cutouts import render
 from apstream.arrays.types import Records
+from apstream.errors import naming
 from apstream.model.calibs import IsrCalibs
 from apstream.model.cutouts import Cutouts
 from apstream.model.exposures import (
@@ -113,13 +114,13 @@ def subtract_pair(
     watch: Watch = unwatched,
 ) -> PairResult:
     """Subtract one plain image from another and measure what changed."""
-    with watch("characterize"):
+    with watch("characterize"), naming(science.path):
         characterized = characterize(enter(science, config.external), config.characterize)
-    with watch("characterize template"):
+    with watch("characterize template"), naming(template.path):
         reference = characterize(enter(template, config.external), config.characterize_template)
     calibrated: CalExp | CharacterizedExposure = characterized
     if refcat is not None:
-        with watch("calibrate"):
+        with watch("calibrate"), naming(f"{science.path} with {refcat.origin}"):
             calibrated = calibrate(characterized, refcat, config.calibrate)
     return _difference(calibrated, [TemplateInput.from_image(reference, template.path)], config, watch)
 

@@ -13,12 +13,12 @@ from apstream.errors import ApstreamError, StorageUnavailable
 
 __all__ = ["atomic_path", "storage_error"]
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EPERM}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def storage_error(error: OSError, path: Path | str) -> ApstreamError:
     """Translate an operating-system error on `path` into ours."""
-    remedy = "free disk space, then send the event again" if error.errno == errno.ENOSPC else "check the disk"
+    remedy = "free disk space, then try again" if error.errno in _FULL else "check the path, its rights and the disk"
     return StorageUnavailable(f"cannot write: {error.strerror or error}", where=str(path), remedy=remedy)
 
 
@@ -29,7 +29,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises
     ------
     StorageUnavailable
-        If the disk is full or the folder cannot be written; nothing is left behind.
+        If the disk is full or the path cannot be written; nothing is left behind.
     """
     temporary = None
     try:
@@ -43,9 +43,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
-        if error.errno in _FULL:
-            raise storage_error(error, path) from error
-        raise
+        raise storage_error(error, path) from error
+    except StorageUnavailable as error:
+        if error.where != str(temporary):
+            raise
+        raise StorageUnavailable(error.message, where=str(path), remedy=error.remedy) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from pydantic import Field
 
-from apstream.errors import ApstreamError
+from apstream.errors import naming
 from apstream.model.columns import DIA_SOURCE
 from apstream.model.external import ExternalImage
+from apstream.model.refcat import RefCat
 from apstream.pipeline.config import PairConfig
 from apstream.pipeline.pixels import PairResult, subtract_pair
 from apstream.pipeline.watch import Watch, unwatched
+from apstream.repo.atomic import atomic_path
 from apstream.repo.formats.catalogs import read_refcat
 from apstream.repo.formats.external import ExternalOptions, read_external
 from apstream.repo.formats.fits import write_image
@@ -50,10 +52,16 @@ def run_pair(
         catalog = read_refcat(refcat, band=image.info.band, magnitude=settings.magnitude) if refcat else None
     result = _subtract(image, reference, catalog, settings, watch)
     with watch("write"):
-        write_image(out / "difference.fits", result.difference)
-        write_records(out / "dia_sources.parquet", result.dia_sources, DIA_SOURCE)
+        _write(out, result)
     negative = int(result.dia_sources["isNegative"].sum())
     return f"{len(result.dia_sources)} DIA sources ({negative} negative)"
+
+
+def _write(out: Path, result: PairResult) -> None:
+    """Write both files or neither, so that they always belong together."""
+    with atomic_path(out / "difference.fits") as image, atomic_path(out / "dia_sources.parquet") as table:
+        write_image(image, result.difference)
+        write_records(table, result.dia_sources, DIA_SOURCE)
 
 
 def _options(both: ExternalOptions, one: ExternalOptions) -> ExternalOptions:
@@ -61,9 +69,7 @@ def _options(both: ExternalOptions, one: ExternalOptions) -> ExternalOptions:
 
 
 def _subtract(
-    science: ExternalImage, template: ExternalImage, refcat: object, settings: PairSettings, watch: Watch
+    science: ExternalImage, template: ExternalImage, refcat: RefCat | None, settings: PairSettings, watch: Watch
 ) -> PairResult:
-    try:
-        return subtract_pair(science, template, refcat, settings, watch)  # type: ignore[arg-type]
-    except ApstreamError as error:
-        raise error.at(f"{science.path} - {template.path}") from error
+    with naming(f"{science.path} - {template.path}"):
+        return subtract_pair(science, template, refcat, settings, watch)

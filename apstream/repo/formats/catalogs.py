@@ -12,7 +12,7 @@ import pyarrow.parquet
 from astropy.io import fits
 
 from apstream.arrays.types import F64
-from apstream.errors import ApstreamError, BadCatalog
+from apstream.errors import ApstreamError, BadCatalog, FileMissing
 from apstream.model.refcat import REFCAT_DTYPE, RefCat
 from apstream.repo.formats.hdus import open_fits
 
@@ -68,7 +68,7 @@ def _columns(path: Path) -> dict[str, F64]:
     if suffix.startswith((".fits", ".fit", ".fts")):
         return _fits_columns(path)
     if not path.is_file():
-        raise BadCatalog("no such catalogue", where=str(path), remedy="check the path")
+        raise FileMissing("no such catalogue", where=str(path), remedy="check the path")
     try:
         table = pa.parquet.read_table(path) if path.suffix in {".parquet", ".pq"} else pa.csv.read_csv(path)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -77,6 +77,8 @@ def _columns(path: Path) -> dict[str, F64]:
             where=str(path),
             remedy="give a FITS, CSV or Parquet table",
         ) from error
+    if len(table) == 0:
+        raise BadCatalog("the table has no rows", where=str(path), remedy="give a catalogue of the field")
     numeric = [c for c in table.column_names if pa.types.is_integer(t := table.field(c).type) or _is_float(t)]
     return {c: table[c].to_numpy().astype(float) for c in numeric}
 
@@ -103,7 +105,7 @@ def _required(columns: dict[str, F64], names: Sequence[str], path: Path, what: s
 
 def _missing(path: Path, what: str, columns: dict[str, F64]) -> ApstreamError:
     return BadCatalog(
-        f"no column for {what}; there are {', '.join(sorted(columns)[:20])}",
+        f"no column of numbers for {what}; there are {', '.join(sorted(columns)[:20]) or 'none'}",
         where=str(path),
         remedy="name the columns ra, dec and mag (or the band), degrees and magnitudes",
     )

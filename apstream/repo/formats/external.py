@@ -35,8 +35,12 @@ class ExternalOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    gain: float | None = Field(None, gt=0, description="Electrons per count; default: GAIN, EGAIN, ... of the header")
-    read_noise: float | None = Field(None, ge=0, description="Electrons; default: RDNOISE, READNOIS, ... or zero")
+    gain: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Electrons per count; default: GAIN, EGAIN, ... of the header"
+    )
+    read_noise: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Electrons; default: RDNOISE, READNOIS, ... or zero"
+    )
     saturation: float | None = Field(None, gt=0, description="Counts; default: SATURATE, ... or a plateau at the top")
     bad_bits: int | None = Field(None, description="Mask bits that mean bad; default: every nonzero value")
     hdu: int | str | None = Field(None, description="Extension of the image; default: SCI, IMAGE or the first image")
@@ -59,6 +63,8 @@ def read_external(path: Path | str, options: ExternalOptions) -> ExternalImage:
     with open_fits(path) as hdus:
         image = _image_hdu(hdus, options.hdu, path)
         pixels = float_image(image)
+        if pixels.size == 0:
+            raise BadFile("the image has no pixels", where=str(path), remedy="give a 2-D image")
         header = hdus[0].header.copy()
         header.update(image.header)
         variance = _variance(hdus, pixels.shape, path)
@@ -73,7 +79,7 @@ def read_external(path: Path | str, options: ExternalOptions) -> ExternalImage:
         read_noise=_number(header, _READ_NOISE, options.read_noise, 0.0),
         saturation=_number(header, _SATURATION, options.saturation, float("inf")),
         info=_info(header, path, options.band),
-        wcs=SkyWcs.from_header(header),
+        wcs=_wcs(header, path),
         path=str(path),
         header=_plain(header),
     )
@@ -89,8 +95,18 @@ def _image_hdu(hdus: fits.HDUList, wanted: int | str | None, path: Path) -> Any:
         candidates = [chosen] if chosen in candidates else []
     if not candidates:
         remedy = "name the extension with -c image.hdu=N" if len(hdus) > 1 else "give a 2-D image"
-        raise BadFile("no 2-D image in the file", where=str(path), remedy=remedy)
+        place = "the file" if wanted is None else f"extension {wanted!r}"
+        raise BadFile(f"no 2-D image in {place}", where=str(path), remedy=remedy)
     return next((h for h in candidates if h.name in _SCI), candidates[0])
+
+
+def _wcs(header: fits.Header, path: Path) -> SkyWcs | None:
+    try:
+        return SkyWcs.from_header(header)
+    except (ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        remedy = "correct its cards, or remove CTYPE1 to match by star patterns"
+        raise BadHeader(f"the WCS cannot be used: {reason}", where=str(path), remedy=remedy) from error
 
 
 def _plane(hdus: fits.HDUList, names: Sequence[str], shape: tuple[int, ...], path: Path) -> Any:

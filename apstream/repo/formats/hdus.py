@@ -31,7 +31,8 @@ def open_fits(path: Path | str) -> Iterator[fits.HDUList]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileMissing("no such file", where=str(path), remedy="check the path")
+        reason = "not a plain file" if path.exists() else "no such file"
+        raise FileMissing(reason, where=str(path), remedy="check the path")
     if path.stat().st_size == 0:
         raise BadFile("the file is empty", where=str(path), remedy="copy it again")
     with warnings.catch_warnings():
