@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from functools import cache
 
 import typer
 
@@ -49,6 +50,7 @@ def main() -> None:
         sys.exit(1)
 
 
+@cache
 def register() -> None:
     """Attach the commands; imported here so that each file stays thin."""
     from apstream.cli import alerts, apdb, coadd, demo, repo, run, send, serve, simulate, single, subtract
