@@ -1,7 +1,7 @@
 """What bad input gets from ``apstream subtract``: one line with the file, the cause and the remedy, and exit code 1.
 
 What was written before stays as it was. How the service treats bad events, files, databases and brokers is shown
-in tests/service/test_worker.py.
+in tests/service/test_worker.py, what bad raw frames get in tests/e2e/test_bad_raws.py.
 """
 
 from __future__ import annotations
