@@ -40,7 +40,7 @@ def enter(external: ExternalImage, config: ExternalConfig) -> Exposure:
     """
     gain = external.gain or 1.0
     empty = ~np.isfinite(external.pixels)
-    saturated = (external.pixels >= _saturation(external, config)) | external.saturated
+    saturated = (~empty & (external.pixels >= _saturation(external, config))) | external.saturated
     saturated = dilate(saturated, config.grow_saturated_pixel)
     if np.all(empty | external.bad | saturated):
         kind = "not a number" if empty.all() else "saturated" if saturated.all() else "flagged or not a number"
