@@ -92,7 +92,12 @@ async def send(transport: dict[str, Any], events: Sequence[ExposureEvent]) -> No
 
 async def read_topic(bootstrap: str, topic: str) -> list[Any]:
     """Return all records of a topic, partition by partition."""
-    consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, max_partition_fetch_bytes=10 << 20)
+    consumer = AIOKafkaConsumer(
+        topic,
+        bootstrap_servers=bootstrap,
+        auto_offset_reset="earliest",  # the first look-up of a position may end after our own seek
+        max_partition_fetch_bytes=10 << 20,
+    )
     await consumer.start()
     try:
         await until(consumer.assignment)

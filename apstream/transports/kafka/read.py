@@ -31,7 +31,10 @@ async def read_topic(topic: str, settings: KafkaSettings, *, limit: int | None =
         If there is no such topic.
     """
     consumer: Any = AIOKafkaConsumer(
-        **connection_options(settings), enable_auto_commit=False, max_partition_fetch_bytes=_FETCH_BYTES
+        **connection_options(settings),
+        auto_offset_reset="earliest",  # the first look-up of a position may end after our own seek
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=_FETCH_BYTES,
     )
     try:
         await consumer.start()
