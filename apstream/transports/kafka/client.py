@@ -9,9 +9,10 @@ from aiokafka import errors as kafka_errors
 from aiokafka.helpers import create_ssl_context
 
 from apstream.errors import ApstreamError, BadSettings, BrokerUnavailable
+from apstream.ports import Message
 from apstream.transports.settings import KafkaSettings, SecuritySettings
 
-__all__ = ["connection_options", "is_fatal", "translate"]
+__all__ = ["connection_options", "is_fatal", "message_of", "translate"]
 
 #: No retry heals these: somebody has to change settings, rights or the topic.
 _FATAL = (
@@ -53,6 +54,18 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
 def is_fatal(error: BaseException) -> bool:
     """Whether no retry can heal the error."""
     return isinstance(error, _FATAL)
+
+
+def message_of(record: Any) -> Message:
+    """Return a consumed record as our own message."""
+    return Message(
+        value=record.value or b"",
+        key=record.key,
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        headers=dict(record.headers),
+    )
 
 
 def translate(error: Exception, where: str) -> ApstreamError:

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 
 from apstream.errors import BrokerUnavailable, MissingInput
 from apstream.ports import Message
-from apstream.transports.kafka.client import connection_options, translate
+from apstream.transports.kafka.client import connection_options, message_of, translate
 from apstream.transports.settings import KafkaSettings
 
 __all__ = ["read_topic"]
@@ -58,7 +58,7 @@ async def _read(consumer: Any, topic: str, limit: int | None) -> list[Message]:
         while await consumer.position(partition) < ends[partition] and len(found) != limit:
             batch = await consumer.getmany(partition, timeout_ms=1000, max_records=500)
             for record in batch.get(partition, ()):
-                found.append(_message(record))
+                found.append(message_of(record))
                 if len(found) == limit:
                     break
     return found
@@ -73,14 +73,3 @@ async def _partitions(consumer: Any, topic: str) -> list[TopicPartition]:
             raise BrokerUnavailable("no partitions of the topic are known", where=topic, remedy="check the brokers")
         await asyncio.sleep(0.05)
     return sorted(consumer.assignment())
-
-
-def _message(record: Any) -> Message:
-    return Message(
-        value=record.value or b"",
-        key=record.key,
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        headers=dict(record.headers),
-    )

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 
 from apstream.errors import ApstreamError, FatalError
 from apstream.ports import Message, SourceStatus
-from apstream.transports.kafka.client import connection_options, is_fatal, translate
+from apstream.transports.kafka.client import connection_options, is_fatal, message_of, translate
 from apstream.transports.lanes import Lanes, OffsetTracker
 from apstream.transports.settings import KafkaSettings
 
@@ -194,7 +194,7 @@ class KafkaSource:
                 del self._orphans[partition]
                 self._lanes.adopt(partition, orphan)  # came back while its work goes on
             else:
-                self._lanes.put(partition, [_message(record)])
+                self._lanes.put(partition, [message_of(record)])
 
     def _regulate(self) -> None:
         paused = self._consumer.paused()
@@ -303,14 +303,3 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         self._source._on_assigned(assigned)
-
-
-def _message(record: Any) -> Message:
-    return Message(
-        value=record.value or b"",
-        key=record.key,
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        headers=dict(record.headers),
-    )
