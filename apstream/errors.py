@@ -11,7 +11,8 @@
     ├── MissingInput            SKIP         something the event needs is not there
     │   ├── DatasetNotFound                  no location for TYPE with ID
     │   ├── FileMissing                      the file named does not exist
-    │   └── NoTemplateOverlap                template does not cover the exposure
+    │   ├── NoTemplateOverlap                template does not cover the exposure
+    │   └── BadValidity                      calibrations leave a gap or overlap at its time
     ├── UnfitImage              RECORD       the pixels cannot be used
     │   ├── BadFile                          truncated, empty or not FITS
     │   ├── BadHeader                        a required keyword is missing or wrong
@@ -46,6 +47,7 @@ __all__ = [
     "BadFile",
     "BadHeader",
     "BadSettings",
+    "BadValidity",
     "BrokerUnavailable",
     "CalibrationFailed",
     "Conflict",
@@ -170,6 +172,10 @@ class FileMissing(MissingInput):
 
 class NoTemplateOverlap(MissingInput):
     """No template covers the exposure."""
+
+
+class BadValidity(MissingInput):
+    """The spans of calibrations leave a gap, or overlap, at the time of the exposure."""
 
 
 class UnfitImage(ApstreamError):
