@@ -12,6 +12,7 @@ from astropy.io import fits
 from astropy.wcs import WCS, FITSFixedWarning
 
 from apstream.arrays.types import F64, FloatArray
+from apstream.model.cards import exact_header
 from apstream.model.geometry import Box
 
 __all__ = ["SkyWcs", "separation"]
@@ -89,7 +90,7 @@ class SkyWcs:
         object.__setattr__(self, "wcs", WCS(fits.Header.fromstring(state, sep="\n"), naxis=2))
 
     def to_header(self) -> fits.Header:
-        """Return the WCS as header cards, distortion included."""
+        """Return the WCS as header cards, distortion included, that give back every bit of it."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             header = self.wcs.to_header(relax=True)
@@ -97,11 +98,18 @@ class SkyWcs:
             for j in (1, 2):
                 header.pop(f"PC{i}_{j}", None)
             header.pop(f"CDELT{i}", None)
-        cd = self.wcs.pixel_scale_matrix
-        for i in (1, 2):
-            for j in (1, 2):
-                header[f"CD{i}_{j}"] = float(cd[i - 1, j - 1])
-        return header
+        header.update(self._exact_values())
+        return exact_header(header)
+
+    def _exact_values(self) -> dict[str, float]:
+        """Return the numbers that wcslib would write with twelve digits."""
+        inner, cd = self.wcs.wcs, self.wcs.pixel_scale_matrix
+        values = {f"CD{i + 1}_{j + 1}": float(cd[i, j]) for i in (0, 1) for j in (0, 1)}
+        for axis in (1, 2):
+            values[f"CRPIX{axis}"] = float(inner.crpix[axis - 1])
+            values[f"CRVAL{axis}"] = float(inner.crval[axis - 1])
+        values |= {"LONPOLE": float(inner.lonpole), "LATPOLE": float(inner.latpole)}
+        return values | {f"PV{axis}_{m}": float(value) for axis, m, value in inner.get_pv()}
 
     def pixel_to_sky(self, y: FloatArray | float, x: FloatArray | float) -> tuple[F64, F64]:
         """Return (ra, dec) in degrees of 0-based pixel positions."""

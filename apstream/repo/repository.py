@@ -91,7 +91,8 @@ class FileRepository:
         path = self.root / relative
         chosen = FORMATS[kind.format]
         try:
-            chosen.write(path, value)
+            with atomic_path(path) as temporary:
+                chosen.write(temporary, value)
         except OSError as error:
             raise storage_error(error, path) from error
         self.registry.add(Entry(dataset_type, _public(data_id), relative, chosen.region(value)))

@@ -1,243 +1,119 @@
-"""Our FITS files: SCI, MASK, VAR, PSF and STARS extensions with the nouns' attributes in the headers."""
+"""Our FITS files of exposures, whole, by part or by box.
+
+The primary header tells what there is, SCI holds pixels and WCS, then come MASK, VAR and what the stage adds (PSF,
+STARS, KBASIS, ...). A noun is read by reading the part behind each of its fields.
+"""
 
 from __future__ import annotations
 
-import json
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from astropy.io import fits
+from typing import Any, BinaryIO, TypeVar
 
 from apstream.errors import BadFile
-from apstream.model.exposures import (
-    STAR_DTYPE,
-    CalExp,
-    DifferenceImage,
-    Exposure,
-    ExposureInfo,
-    MatchingKernel,
-)
+from apstream.model.exposures import CalExp, CharacterizedExposure, DifferenceImage, Exposure
 from apstream.model.geometry import Box
-from apstream.model.ids import VisitDetector
-from apstream.model.image import MaskedImage
-from apstream.model.mask import MaskPlane
-from apstream.model.photocalib import PhotoCalib
-from apstream.model.psf import Psf
-from apstream.model.wcs import SkyWcs
 from apstream.repo.atomic import atomic_path
-from apstream.repo.formats.hdus import float_image, int_image, open_fits
+from apstream.repo.formats.layout import FORMAT_VERSION, OurFits, open_ours, write_ours
+from apstream.repo.formats.parts import PARTS, masked_image, matched_template, stars
+from apstream.repo.formats.sheets import AnyExposure, exposure_hdus, primary_header
 
-__all__ = ["FORMAT_VERSION", "read_calexp", "read_difference", "read_exposure", "write_image"]
+__all__ = [
+    "FORMAT_VERSION",
+    "box_reader",
+    "part_readers",
+    "read_calexp",
+    "read_characterized",
+    "read_difference",
+    "read_exposure",
+    "write_exposure",
+    "write_image",
+]
 
-#: Version of the layout; readers refuse a newer one.
-FORMAT_VERSION = 1
+T = TypeVar("T", Exposure, CharacterizedExposure, CalExp, DifferenceImage)
+#: Parts that are not fields themselves, but what fields hold.
+_DERIVED = ("box", "detector", "filter", "mask", "pixels", "polygon", "variance")
+_IN_BOX: dict[str, Callable[[OurFits, Box], Any]] = {
+    "image": masked_image,
+    "matched_template": matched_template,
+    "stars": stars,
+}
 
 
-def write_image(path: Path, value: Exposure | CalExp | DifferenceImage) -> None:
-    """Write an exposure, a calexp or a difference image atomically."""
-    hdus = [_primary(value), *_planes(value.image, value.wcs)]
-    if not isinstance(value, Exposure):
-        hdus.append(_psf(value.psf))
-    if isinstance(value, CalExp):
-        hdus.append(fits.BinTableHDU(value.stars, name="STARS"))
-    if isinstance(value, DifferenceImage):
-        hdus += _kernel(value)
+def write_image(path: Path, value: AnyExposure) -> None:
+    """Write an exposure of any stage atomically."""
     with atomic_path(path) as temporary:
-        fits.HDUList(hdus).writeto(temporary, overwrite=True, output_verify="silentfix")
+        write_exposure(temporary, value)
 
 
-def read_exposure(path: Path) -> Exposure:
-    """Read a file written by `write_image` from an `Exposure`."""
-    with open_fits(path) as hdus:
-        header = _checked(hdus, path)
-        return Exposure(
-            image=_read_planes(hdus), info=_info(header), wcs=_wcs(hdus), metrics=_metrics(header)
-        )
+def write_exposure(path: Path, value: AnyExposure) -> None:
+    """Write an exposure of any stage at `path` itself; the same value gives the same bytes."""
+    write_ours(path, primary_header(value), exposure_hdus(value))
 
 
-def read_calexp(path: Path) -> CalExp:
-    """Read a file written by `write_image` from a `CalExp`."""
-    with open_fits(path) as hdus:
-        header = _checked(hdus, path)
-        wcs = _wcs(hdus)
-        if wcs is None or "NJYPERU" not in header:
-            raise BadFile("the file holds no calexp", where=str(path), remedy="name a calexp")
-        return CalExp(
-            image=_read_planes(hdus),
-            info=_info(header),
-            psf=_read_psf(hdus["PSF"]),
-            wcs=wcs,
-            photo_calib=_photo_calib(header),
-            stars=_stars(hdus),
-            metrics=_metrics(header),
-        )
+def read_exposure(source: Path | BinaryIO) -> Exposure:
+    """Read an `Exposure`, also from the file of a later stage; errors as `open_ours`."""
+    return _read(Exposure, source)
 
 
-def read_difference(path: Path) -> DifferenceImage:
-    """Read a file written by `write_image` from a `DifferenceImage`."""
-    with open_fits(path) as hdus:
-        header = _checked(hdus, path)
-        return DifferenceImage(
-            image=_read_planes(hdus),
-            info=_info(header),
-            psf=_read_psf(hdus["PSF"]),
-            wcs=_wcs(hdus),
-            kernel=_read_kernel(hdus),
-            matched_template=float_image(hdus["MATCHED"]),
-            convolved=header["CONVOLVD"],
-            metrics=_metrics(header),
-        )
+def read_characterized(source: Path | BinaryIO) -> CharacterizedExposure:
+    """Read a `CharacterizedExposure`; errors as `open_ours`."""
+    return _read(CharacterizedExposure, source)
 
 
-def _primary(value: Exposure | CalExp | DifferenceImage) -> fits.PrimaryHDU:
-    info, header = value.info, fits.Header()
-    header["APSTYPE"] = (type(value).__name__, "what this file holds")
-    header["APSVERS"] = (FORMAT_VERSION, "version of the layout")
-    header["INSTRUME"], header["VISIT"], header["DETECTOR"] = info.id.instrument, info.id.visit, info.id.detector
-    header["BAND"], header["FILTER"] = info.band, info.physical_filter
-    header["MIDMJD"] = (_card(info.mid_mjd_tai), "[d] middle of the exposure, MJD TAI")
-    header["EXPTIME"] = (_card(info.exposure_s), "[s]")
-    header["RA"], header["DEC"] = (_card(info.ra), "[deg] pointing"), (_card(info.dec), "[deg] pointing")
-    header["OBJECT"] = info.object_name.encode("ascii", "replace").decode()
-    header["OBSTYPE"] = info.observation_type
-    if isinstance(value, CalExp):
-        calib = value.photo_calib
-        header["NJYPERU"] = (calib.njy_per_unit, "[nJy] of one uncalibrated unit")
-        header["NJYERR"], header["NJYSTARS"], header["NJYREL"] = calib.error, calib.n_stars, calib.relative
-    if isinstance(value, DifferenceImage):
-        header["CONVOLVD"] = (value.convolved, "which image was convolved")
-    metrics = {key: _card(number) for key, number in sorted(value.metrics.items())}
-    header["APSMETA"] = json.dumps({"origin": info.origin, "object": info.object_name, "metrics": metrics})
-    return fits.PrimaryHDU(header=header)
+def read_calexp(source: Path | BinaryIO) -> CalExp:
+    """Read a `CalExp`; errors as `open_ours`."""
+    return _read(CalExp, source)
 
 
-def _card(value: float) -> float | str:
-    return float(value) if np.isfinite(value) else "NaN"
+def read_difference(source: Path | BinaryIO) -> DifferenceImage:
+    """Read a `DifferenceImage`; errors as `open_ours`."""
+    return _read(DifferenceImage, source)
 
 
-def _planes(image: MaskedImage, wcs: SkyWcs | None) -> list[Any]:
-    header = fits.Header()
-    if wcs is not None:
-        header.update(wcs.to_header())
-    header["BUNIT"] = image.unit
-    for key, value in (("BOXY0", image.box.y0), ("BOXX0", image.box.x0)):
-        header[key] = (value, "first pixel of the box")
-    if wcs is not None and (image.box.y0 or image.box.x0):
-        header["CRPIX1"] -= image.box.x0
-        header["CRPIX2"] -= image.box.y0
-    names = fits.Header([(f"MP_{p.name}"[:8], int(p), p.name) for p in MaskPlane])
-    return [
-        fits.ImageHDU(image.image, header=header, name="SCI"),
-        fits.ImageHDU(image.mask, header=names, name="MASK"),
-        fits.ImageHDU(image.variance, name="VAR"),
-    ]
+def part_readers(kind: type[AnyExposure]) -> dict[str, Callable[[BinaryIO], Any]]:
+    """Return, by name, what reads one part of a noun's open file: its fields and what these hold."""
+    names = [*_fields(kind), *_DERIVED, *(["calib"] if kind is CalExp else [])]
+    return {name: _part_reader(kind, name) for name in sorted(names)}
 
 
-def _psf(psf: Psf) -> Any:
-    hdu = fits.ImageHDU(psf.basis.astype(np.float32), name="PSF")
-    _box_cards(hdu.header, psf.box)
-    return hdu
+def box_reader(kind: type[T]) -> Callable[[BinaryIO, Box], T]:
+    """Return what reads, from a noun's open file, the same noun cut to a box; WrongSize if it reaches outside."""
+
+    def read(source: BinaryIO, box: Box) -> T:
+        return _read(kind, source, box)
+
+    return read
 
 
-def _box_cards(header: fits.Header, box: Box) -> None:
-    for key, value in zip(("Y0", "X0", "Y1", "X1"), (box.y0, box.x0, box.y1, box.x1), strict=True):
-        header[f"BOX{key}"] = value
+def _part_reader(kind: type[AnyExposure], name: str) -> Callable[[BinaryIO], Any]:
+    def read(source: BinaryIO) -> Any:
+        with open_ours(source) as file:
+            _require(file, kind)
+            return PARTS[name](file)
+
+    return read
 
 
-def _box(header: fits.Header) -> Box:
-    return Box(header["BOXY0"], header["BOXX0"], header["BOXY1"], header["BOXX1"])
+def _read(kind: type[T], source: Path | BinaryIO, box: Box | None = None) -> T:
+    with open_ours(source) as file:
+        _require(file, kind)
+        return kind(**{name: _field(file, name, box) for name in _fields(kind)})
 
 
-def _kernel(value: DifferenceImage) -> list[Any]:
-    basis = fits.ImageHDU(value.kernel.basis.astype(np.float32), name="KBASIS")
-    _box_cards(basis.header, value.kernel.box)
-    return [
-        basis,
-        fits.ImageHDU(value.kernel.coefficients, name="KCOEFF"),
-        fits.ImageHDU(np.atleast_1d(value.kernel.background), name="KBACKGR"),
-        fits.ImageHDU(np.asarray(value.matched_template, np.float32), name="MATCHED"),
-    ]
+def _field(file: OurFits, name: str, box: Box | None) -> Any:
+    if box is not None and name in _IN_BOX:
+        return _IN_BOX[name](file, box)
+    return PARTS[name](file)
 
 
-def _read_kernel(hdus: fits.HDUList) -> MatchingKernel:
-    return MatchingKernel(
-        basis=np.asarray(hdus["KBASIS"].data, float),
-        coefficients=np.asarray(hdus["KCOEFF"].data, float),
-        background=np.asarray(hdus["KBACKGR"].data, float),
-        box=_box(hdus["KBASIS"].header),
-    )
+def _fields(kind: type[AnyExposure]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
 
 
-def _checked(hdus: fits.HDUList, path: Path) -> fits.Header:
-    header = hdus[0].header
-    version = header.get("APSVERS")
-    if version is None or "SCI" not in hdus:
-        raise BadFile("not a file of ours", where=str(path), remedy="use a file written by apstream")
-    if version > FORMAT_VERSION:
-        raise BadFile(
-            f"layout {version} is newer than {FORMAT_VERSION}", where=str(path), remedy="upgrade apstream"
-        )
-    return header
-
-
-def _read_planes(hdus: fits.HDUList) -> MaskedImage:
-    sci = hdus["SCI"]
-    image = float_image(sci)
-    box = Box.from_shape(image.shape, sci.header.get("BOXY0", 0), sci.header.get("BOXX0", 0))
-    return MaskedImage(
-        image=image,
-        mask=int_image(hdus["MASK"]),
-        variance=float_image(hdus["VAR"]),
-        unit=sci.header["BUNIT"],
-        box=box,
-    )
-
-
-def _wcs(hdus: fits.HDUList) -> SkyWcs | None:
-    header = hdus["SCI"].header.copy()
-    for axis, key in ((1, "BOXX0"), (2, "BOXY0")):
-        if f"CRPIX{axis}" in header:
-            header[f"CRPIX{axis}"] += header.get(key, 0)
-    return SkyWcs.from_header(header)
-
-
-def _read_psf(hdu: Any) -> Psf:
-    return Psf(np.asarray(hdu.data, float), _box(hdu.header))
-
-
-def _stars(hdus: fits.HDUList) -> Any:
-    table = hdus["STARS"].data
-    stars = np.zeros(len(table), STAR_DTYPE)
-    for name in STAR_DTYPE.names or ():
-        stars[name] = table[name]
-    return stars
-
-
-def _photo_calib(header: fits.Header) -> PhotoCalib:
-    return PhotoCalib(
-        njy_per_unit=header["NJYPERU"],
-        error=header["NJYERR"],
-        n_stars=header["NJYSTARS"],
-        relative=header["NJYREL"],
-    )
-
-
-def _info(header: fits.Header) -> ExposureInfo:
-    texts = json.loads(header["APSMETA"])
-    return ExposureInfo(
-        id=VisitDetector(header["INSTRUME"], header["VISIT"], header["DETECTOR"]),
-        band=header["BAND"],
-        physical_filter=header["FILTER"],
-        mid_mjd_tai=float(header["MIDMJD"]),
-        exposure_s=float(header["EXPTIME"]),
-        ra=float(header["RA"]),
-        dec=float(header["DEC"]),
-        object_name=texts["object"],
-        observation_type=header["OBSTYPE"],
-        origin=texts["origin"],
-    )
-
-
-def _metrics(header: fits.Header) -> dict[str, float]:
-    return {k: float(v) for k, v in json.loads(header["APSMETA"])["metrics"].items()}
+def _require(file: OurFits, kind: type[AnyExposure]) -> None:
+    found = file.header.get("APSTYPE")
+    if kind is not Exposure and found != kind.__name__:
+        message = f"the file holds a {found}, not a {kind.__name__}"
+        raise BadFile(message, where=file.where, remedy=f"name a {kind.__name__}")

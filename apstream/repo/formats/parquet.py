@@ -13,7 +13,7 @@ from apstream.errors import BadFile, FileMissing
 from apstream.model.columns import TableSpec
 from apstream.repo.atomic import atomic_path
 
-__all__ = ["read_records", "records_to_table", "write_records"]
+__all__ = ["read_records", "records_to_table", "write_records", "write_table"]
 
 
 def records_to_table(records: Records, spec: TableSpec) -> pa.Table:
@@ -36,7 +36,12 @@ def records_to_table(records: Records, spec: TableSpec) -> pa.Table:
 def write_records(path: Path, records: Records, spec: TableSpec) -> None:
     """Write records atomically."""
     with atomic_path(path) as temporary:
-        pa.parquet.write_table(records_to_table(records, spec), temporary)
+        write_table(temporary, records_to_table(records, spec))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table at `path` itself; equal tables give the same bytes, however they are chunked."""
+    pa.parquet.write_table(table.combine_chunks(), path)
 
 
 def read_records(path: Path, spec: TableSpec) -> Records:

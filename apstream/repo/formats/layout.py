@@ -1,0 +1,203 @@
+"""The files of our own FITS layout: one HDU read where it lies, all of them written in one go.
+
+Headers are parsed and made by astropy. Finding HDUs and moving pixels is done here, because through astropy a
+header costs three times as much and a box of pixels the whole image.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from astropy.io import fits
+
+from apstream.errors import BadFile
+from apstream.model.cards import exact_header
+from apstream.repo.formats.hdus import file_name, open_binary, readable
+
+__all__ = ["FORMAT_VERSION", "Hdu", "OurFits", "open_ours", "write_ours"]
+
+#: Version of the layout; readers refuse a newer one. 2: exact floats, PSF in float64, APSBYTES, information as JSON.
+FORMAT_VERSION = 2
+
+_BLOCK = 2880
+_CHUNK = 1 << 18
+_TYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+
+
+@dataclass(frozen=True, slots=True)
+class Hdu:
+    """Header of an HDU, where its data begin in the file, and how many bytes they are."""
+
+    header: fits.Header
+    start: int
+    size: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array, numpy order."""
+        return tuple(self.header[f"NAXIS{axis}"] for axis in range(self.header["NAXIS"], 0, -1))
+
+
+class OurFits:
+    """An open file of our layout; reads the headers and pixels that are asked for and no others.
+
+    Parameters
+    ----------
+    file
+        Seekable, open for reading; it is neither closed nor wrapped.
+
+    Raises
+    ------
+    BadFile
+        If it is no file of ours, of a newer layout, or shorter than it was written.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.where = file, file_name(file)
+        self._end = file.seek(0, os.SEEK_END)
+        self._next = 0
+        self._known: dict[str, Hdu] = {}
+        self.header = self._advance().header
+        self._check()
+
+    def hdu(self, name: str) -> Hdu:
+        """Return an HDU by name; LookupError if the file has none."""
+        while name not in self._known:
+            if self._next >= self._end:
+                raise LookupError(f"no HDU {name}")
+            self._advance()
+        return self._known[name]
+
+    def array(self, name: str, rows: tuple[int, int] | None = None) -> Any:
+        """Return the array of an image HDU in native bytes, or only its rows [rows[0], rows[1])."""
+        hdu = self.hdu(name)
+        shape = hdu.shape
+        first, last = rows or (0, shape[0])
+        values = np.empty((last - first, *shape[1:]), _TYPES[hdu.header["BITPIX"]])
+        stride = hdu.size // shape[0] if shape[0] else 0
+        self._fill(hdu.start + first * stride, values)
+        if not values.dtype.isnative:
+            values.byteswap(inplace=True)
+        return values.view(values.dtype.newbyteorder("="))
+
+    def table(self, name: str) -> Any:
+        """Return the rows of a table HDU, columns by name."""
+        hdu = self.hdu(name)
+        data = np.empty(-(-hdu.size // _BLOCK) * _BLOCK, np.uint8)
+        self._fill(hdu.start, data)
+        return fits.BinTableHDU.fromstring(hdu.header.tostring().encode("ascii") + data.tobytes()).data
+
+    def _advance(self) -> Hdu:
+        self._file.seek(self._next)
+        header = fits.Header.fromfile(self._file)
+        start = self._file.tell()
+        size = _data_bytes(header)
+        hdu = Hdu(header, start, size)
+        self._next = start + -(-size // _BLOCK) * _BLOCK
+        if size < 0 or self._next > self._end:
+            raise self._truncated(self._next)
+        self._known[str(header.get("EXTNAME", ""))] = hdu
+        return hdu
+
+    def _check(self) -> None:
+        version = self.header.get("APSVERS")
+        if not isinstance(version, int):
+            raise BadFile("not a file of ours", where=self.where, remedy="use a file written by apstream")
+        if version > FORMAT_VERSION:
+            message = f"layout {version} is newer than {FORMAT_VERSION}"
+            raise BadFile(message, where=self.where, remedy="upgrade apstream")
+        written = self.header.get("APSBYTES", self._end)
+        if written != self._end:
+            raise self._truncated(written)
+
+    def _truncated(self, expected: int) -> BadFile:
+        message = f"truncated or damaged: {self._end} bytes where {expected} were written"
+        return BadFile(message, where=self.where, remedy="copy or reduce it again")
+
+    def _fill(self, start: int, values: Any) -> None:
+        if values.size == 0:
+            return
+        self._file.seek(start)
+        rest = memoryview(values).cast("B")
+        while rest:
+            count = self._file.readinto(rest)  # type: ignore[attr-defined]
+            if not count:
+                raise self._truncated(start + values.nbytes)
+            rest = rest[count:]
+
+
+@contextmanager
+def open_ours(source: Path | str | BinaryIO) -> Iterator[OurFits]:
+    """Open a file of our layout by path, or take one that is open already (which stays open).
+
+    Raises
+    ------
+    FileMissing
+        If there is no such file.
+    BadFile
+        If it is not ours, newer, truncated or damaged, also where that shows only inside the block.
+    """
+    with open_binary(source) as file, readable(file_name(file)):
+        yield OurFits(file)
+
+
+def write_ours(path: Path, header: fits.Header, hdus: Sequence[Any]) -> None:
+    """Write a file of our layout, plainly, at `path`.
+
+    Parameters
+    ----------
+    header
+        Cards of the primary HDU; layout version and size of the file are added.
+    hdus
+        Image or table HDUs of astropy; their arrays are not changed.
+    """
+    primary = fits.PrimaryHDU(header=header).header
+    primary.set("APSVERS", FORMAT_VERSION, "version of the layout", after="APSTYPE")
+    primary.set("APSBYTES", 0, "[byte] size of the whole file", after="APSVERS")
+    texts = [_text(primary), *(_text(hdu.header) for hdu in hdus)]
+    payloads = [_payload(hdu) for hdu in hdus]
+    primary["APSBYTES"] = sum(map(len, texts)) + sum(-(-p.nbytes // _BLOCK) * _BLOCK for p in payloads)
+    texts[0] = _text(primary)
+    with path.open("wb", buffering=0) as file:
+        file.write(texts[0])
+        for text, payload in zip(texts[1:], payloads, strict=True):
+            file.write(text)
+            _write_array(file, payload)
+
+
+def _text(header: fits.Header) -> bytes:
+    return bytes(exact_header(header).tostring().encode("ascii"))
+
+
+def _payload(hdu: Any) -> Any:
+    """Return the data as an array whose bytes, turned to big-endian, are those of the file."""
+    if not isinstance(hdu, fits.BinTableHDU):
+        return np.atleast_1d(hdu.data)
+    buffer = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(buffer)
+    start = _BLOCK + len(hdu.header.tostring())
+    return np.frombuffer(buffer.getvalue(), np.uint8)[start : start + _data_bytes(hdu.header)]
+
+
+def _write_array(file: Any, values: Any) -> None:
+    flat = values.reshape(-1)
+    step = _CHUNK // flat.itemsize
+    for start in range(0, flat.size, step):
+        part = flat[start : start + step]
+        file.write(part.astype(part.dtype.newbyteorder(">")))
+    file.write(bytes(-flat.nbytes % _BLOCK))
+
+
+def _data_bytes(header: fits.Header) -> int:
+    axes = [header[f"NAXIS{axis}"] for axis in range(1, header["NAXIS"] + 1)]
+    if not axes:
+        return 0
+    count = header.get("GCOUNT", 1) * (header.get("PCOUNT", 0) + int(np.prod(axes, dtype=object)))
+    return abs(int(header["BITPIX"])) // 8 * int(count)
