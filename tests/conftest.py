@@ -20,6 +20,7 @@ import pytest
 from kafka_server import KafkaServer, kafka_jars
 from postgres_server import PostgresServer, postgres_binaries
 from processes import Unavailable, lease
+from s3_server import S3Server, s3_jars
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-servers",
         action="store_true",
-        help="fail, instead of skip, where Kafka, PostgreSQL or the test data are missing",
+        help="fail, instead of skip, where Kafka, PostgreSQL, S3 or the test data are missing",
     )
 
 
@@ -62,6 +63,14 @@ def _postgres_binaries(request: pytest.FixtureRequest) -> Path:
         return postgres_binaries()
     except Unavailable as error:
         _lacking(request, f"PostgreSQL: {error}")
+
+
+@pytest.fixture(scope="session")
+def _s3_jars(request: pytest.FixtureRequest) -> Path:
+    try:
+        return s3_jars()
+    except Unavailable as error:
+        _lacking(request, f"S3 server: {error}")
 
 
 @pytest.fixture(scope="session")
@@ -123,6 +132,32 @@ def own_postgres(_postgres_binaries: Path) -> Iterator[PostgresServer]:
     server = PostgresServer(_postgres_binaries).start()
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def s3_server(run_directory: Path, _s3_jars: Path) -> Iterator[S3Server]:
+    """The run's shared S3 server; leave it running. Most tests want `s3_url`."""
+
+    def start() -> S3Server:
+        return S3Server(run_directory / f"s3-{uuid.uuid4().hex[:8]}", _s3_jars).start()
+
+    with lease(run_directory / "s3.json", start, lambda known: S3Server(known, _s3_jars)) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a fresh, empty bucket, `s3://name`; address and keys are in the environment."""
+    s3_server.export(monkeypatch)
+    return s3_server.create_bucket(f"t-{uuid.uuid4().hex[:16]}")
+
+
+@pytest.fixture
+def own_s3(tmp_path: Path, _s3_jars: Path) -> Iterator[S3Server]:
+    """An S3 server of this test alone, to be stopped, killed and restarted at will."""
+    server = S3Server(tmp_path / "s3", _s3_jars).start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from apstream.errors import ApstreamError, StorageUnavailable
 
-__all__ = ["atomic_path", "storage_error"]
+__all__ = ["atomic_path", "storage_error", "sync"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def storage_error(error: OSError, path: Path | str) -> ApstreamError:
-    """Translate an operating-system error on `path` into ours."""
+def storage_error(error: OSError, path: Path | str, action: str = "write") -> ApstreamError:
+    """Translate an operating-system error on `path` into ours; `action` is what was tried, `write` or `read`."""
     remedy = "free disk space, then try again" if error.errno in _FULL else "check the path, its rights and the disk"
-    return StorageUnavailable(f"cannot write: {error.strerror or error}", where=str(path), remedy=remedy)
+    return StorageUnavailable(f"cannot {action}: {error.strerror or error}", where=str(path), remedy=remedy)
 
 
 @contextmanager
@@ -38,10 +38,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise storage_error(error, path) from error
     except StorageUnavailable as error:
@@ -53,7 +53,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
