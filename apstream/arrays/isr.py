@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numba import njit
 
 from apstream.arrays.stats import clip_mask, clipped_median, mad_sigma
-from apstream.arrays.types import F32, BoolArray, IntArray
+from apstream.arrays.types import F32, F64, BoolArray, IntArray
 
-__all__ = ["apply_calibs", "grow_bleeds", "overscan_level", "overscan_noise", "place_amplifier"]
+__all__ = [
+    "apply_calibs",
+    "crosstalk_signal",
+    "grow_bleeds",
+    "mirrored",
+    "overscan_level",
+    "overscan_noise",
+    "place_amplifier",
+]
 
 
 def overscan_level(overscan: F32, *, by_row: bool, smooth_rows: int = 1) -> F32:
@@ -63,9 +74,45 @@ def overscan_noise(overscan: F32) -> float:
 
 def place_amplifier(raw: F32, level: F32, target: F32, *, flip_y: bool, flip_x: bool) -> None:
     """Write `raw` less the `level` of its rows into `target`, mirrored on the way as told; shapes equal."""
-    view = target[::-1] if flip_y else target
-    view = view[:, ::-1] if flip_x else view
-    np.subtract(raw, level[:, None], out=view)
+    np.subtract(raw, level[:, None], out=mirrored(target, flip_y=flip_y, flip_x=flip_x))
+
+
+def mirrored(image: np.ndarray[Any, Any], *, flip_y: bool, flip_x: bool) -> np.ndarray[Any, Any]:
+    """Return a view of `image` mirrored as told."""
+    view = image[::-1] if flip_y else image
+    return view[:, ::-1] if flip_x else view
+
+
+def crosstalk_signal(segments: Sequence[F32], matrix: F64) -> list[F32]:
+    """Return what the other amplifiers add to each one.
+
+    Parameters
+    ----------
+    segments : arrays, shape (ny, nx), float32
+        Overscan-subtracted pixels of every amplifier, ADU, all in the order of reading. Where sizes differ, pixels
+        beyond the smaller one hear nothing of it. Pixels that are not finite are not heard.
+    matrix : ndarray, shape (n, n)
+        ``matrix[i, j]`` is the fraction of segment j that appears in segment i.
+
+    Returns
+    -------
+    list of ndarray, float32
+        ADU, of the shapes of the segments. The sources are as measured, so what is left of a signal once this is
+        subtracted is of the order of the coefficient squared.
+    """
+    added = [np.zeros(segment.shape, np.float32) for segment in segments]
+    for i, j in np.argwhere(matrix):
+        _add_heard(added[i], segments[j], np.float32(matrix[i, j]))
+    return added
+
+
+@njit(cache=True, nogil=True)
+def _add_heard(victim: F32, source: F32, fraction: float) -> None:
+    """Add `fraction` of the finite pixels of `source` to `victim`, from the first pixel read on."""
+    for r in range(min(victim.shape[0], source.shape[0])):
+        for c in range(min(victim.shape[1], source.shape[1])):
+            if np.isfinite(source[r, c]):
+                victim[r, c] += fraction * source[r, c]
 
 
 @njit(cache=True, nogil=True)

@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from astropy.time import Time
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from apstream.cameras.companions import CompanionsSpec
+from apstream.cameras.curation import CuratedCalib, load_curated
 from apstream.cameras.headers import Header, angle_degrees, find, header_shape, number, text
 from apstream.cameras.schema import (
     AmplifierSpec,
@@ -31,7 +33,12 @@ from apstream.model.geometry import Box
 from apstream.model.ids import VisitDetector
 from apstream.model.wcs import SkyWcs
 
-__all__ = ["Camera", "HduChoice"]
+__all__ = ["DEFAULT_KEYS", "Camera", "HduChoice"]
+
+KeyName = Literal["visit", "detector", "band", "day"]
+#: Words for data-id keys that every camera understands.
+DEFAULT_KEYS: dict[str, KeyName] = {"filter": "band", "ccd": "detector", "ccdnum": "detector", "date": "day"}
+_OURS = ("visit", "detector", "band", "day")
 
 _WCS_CARD = re.compile(
     r"WCSAXES|CTYPE[12]|CUNIT[12]|CRVAL[12]|CRPIX[12]|CDELT[12]|CROTA2|(CD|PC|PV)[12]_\d+|(A|B|AP|BP)_(\d_\d|ORDER)"
@@ -65,6 +72,22 @@ class Camera(BaseModel):
     filters: tuple[FilterSpec, ...] = Field(min_length=1, description="First match wins.")
     wcs: WcsSpec = WcsSpec()
     calibrated: bool = Field(False, description="Frames come bias-subtracted and flat-fielded.")
+    keys: dict[str, KeyName] = Field(
+        default_factory=dict, validate_default=True, description="The camera's own words for data-id keys, to ours."
+    )
+    settings: dict[str, Any] = Field(default_factory=dict, description="Settings of the stages for this camera.")
+    companions: CompanionsSpec = CompanionsSpec()
+    curated_folder: Path | None = Field(
+        None, alias="curated", description="Folder of curated calibrations, relative to the camera file."
+    )
+
+    @field_validator("keys")
+    @classmethod
+    def _with_default_keys(cls, value: dict[str, KeyName]) -> dict[str, KeyName]:
+        for word, key in value.items():
+            if not word.isidentifier() or (word in _OURS and word != key):
+                raise ValueError(f"{word!r} cannot stand for {key}")
+        return DEFAULT_KEYS | value
 
     @model_validator(mode="after")
     def _repeat_is_used(self) -> Camera:
@@ -72,6 +95,10 @@ class Camera(BaseModel):
             if amplifier.repeat is not None and "{n}" not in amplifier.name:
                 raise ValueError("an amplifier with `repeat` needs {n} in its `name`")
         return self
+
+    def curated(self) -> tuple[CuratedCalib, ...]:
+        """Return the calibrations that ship with the camera, by type, detector and time; BadCamera if one is wrong."""
+        return load_curated(self.curated_folder) if self.curated_folder else ()
 
     def with_options(self, **options: Any) -> Camera:
         """Return the camera with `gain`, `read_noise`, `saturation` or `pixel_scale_arcsec` fixed to numbers.
@@ -259,6 +286,8 @@ class _AmplifierBuilder:
                 saturation=self.value(spec.saturation, n, "saturation"),
                 flip_x=spec.flip_x ^ data.flip_x ^ bool(target and target.flip_x),
                 flip_y=spec.flip_y ^ data.flip_y ^ bool(target and target.flip_y),
+                backward_x=_is_backward(spec, data.box, overscan),
+                backward_y=spec.backward_y,
             )
         except ValueError as error:
             raise BadHeader(str(error), where=self.where, remedy="correct header or camera file") from None
@@ -278,6 +307,12 @@ class _AmplifierBuilder:
             return parse_section(words)
         except ValueError as error:
             raise BadHeader(str(error), where=self.where, remedy="correct the section") from None
+
+
+def _is_backward(spec: AmplifierSpec, data: Box, overscan: Box | None) -> bool:
+    if spec.backward_x == "overscan":
+        return overscan is not None and overscan.x1 <= data.x0
+    return spec.backward_x
 
 
 def _fill(spec: FromHeader, n: str) -> FromHeader:

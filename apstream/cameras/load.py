@@ -37,7 +37,8 @@ def load_camera(name_or_path: str | Path) -> Camera:
 @lru_cache(maxsize=32)
 def _load(name_or_path: str) -> Camera:
     words, where = _read(name_or_path)
-    content = _merge_parents(_parse(words, where), where)
+    content = _with_folder(_parse(words, where), name_or_path)
+    content = _merge_parents(content, where)
     try:
         return Camera.model_validate(content)
     except ValidationError as error:
@@ -62,6 +63,17 @@ def _read(name_or_path: str) -> tuple[str, str]:
     )
 
 
+def _with_folder(content: dict[str, Any], name_or_path: str) -> dict[str, Any]:
+    """Make `curated` a full path; a shipped camera has its own folder if there is one."""
+    shipped = Path(str(resources.files("apstream.cameras"))) / "curated"
+    beside = Path(name_or_path).resolve().parent
+    if content.get("curated") is not None:
+        content["curated"] = (shipped if name_or_path in camera_names() else beside) / str(content["curated"])
+    elif "curated" not in content and name_or_path in camera_names() and (shipped / name_or_path).is_dir():
+        content["curated"] = shipped / name_or_path
+    return content
+
+
 def _parse(words: str, where: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(words)
@@ -78,7 +90,7 @@ def _merge_parents(content: dict[str, Any], where: str) -> dict[str, Any]:
     if parent is None:
         return content
     words, parent_where = _read(str(parent))
-    base = _parse(words, parent_where)
+    base = _with_folder(_parse(words, parent_where), str(parent))
     if "extends" in base:
         raise BadCamera(f"extends {parent}, which itself extends another", where=where, remedy="extend one level")
     return _merge(base, content)
@@ -107,9 +119,10 @@ def _explain(error: ValidationError) -> str:
 
 def _field_names(model: Any) -> set[str]:
     """Collect the field names of a model and of the models inside it."""
-    from apstream.cameras import schema
+    from apstream.cameras import companions, schema
 
-    names = set(model.model_fields)
-    for item in schema.__all__:
-        names |= set(getattr(schema, item).model_fields)
+    names = set(model.model_fields) | {"curated"}
+    for module in (schema, companions):
+        for item in module.__all__:
+            names |= set(getattr(module, item).model_fields)
     return names

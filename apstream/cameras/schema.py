@@ -69,6 +69,11 @@ class AmplifierSpec(_Spec):
     saturation: Number = Field(description="ADU after overscan subtraction.")
     flip_x: bool = Field(False, description="Mirror in x on assembly.")
     flip_y: bool = Field(False, description="Mirror in y on assembly.")
+    backward_x: bool | Literal["overscan"] = Field(
+        False,
+        description="The raw array holds rows against the order of reading; overscan: where the overscan comes first.",
+    )
+    backward_y: bool = Field(False, description="The raw array holds columns against the order of reading.")
 
     @field_validator("data", "overscan", "target")
     @classmethod

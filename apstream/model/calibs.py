@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from apstream.arrays.types import F32, BoolArray
+from apstream.errors import WrongSize
+from apstream.model.crosstalk import Crosstalk
+from apstream.model.defects import Defects
 
-__all__ = ["IsrCalibs"]
+__all__ = ["IsrCalibs", "defect_map"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -23,9 +26,22 @@ class IsrCalibs:
         Relative response, mean one.
     defects : ndarray, shape (ny, nx), bool
         True means bad.
+    crosstalk
+        Between the amplifiers, by their names.
     """
 
     bias: F32 | None = None
     dark: F32 | None = None
     flat: F32 | None = None
     defects: BoolArray | None = None
+    crosstalk: Crosstalk | None = None
+
+
+def defect_map(defects: Defects | BoolArray, shape: tuple[int, int]) -> BoolArray:
+    """Return defects, given as boxes or as a map, as a map of `shape`; WrongSize if boxes reach beyond it."""
+    if not isinstance(defects, Defects):
+        return defects
+    try:
+        return defects.mask(shape)
+    except ValueError as error:
+        raise WrongSize(f"defects: {error}", remedy="check that defects and detector number belong together") from None

@@ -23,6 +23,8 @@ class Amplifier:
         Box in the assembled detector, same shape as `data`.
     flip_x, flip_y
         Whether the raw pixels are mirrored on assembly.
+    backward_x, backward_y
+        Whether the raw array holds the pixels against the order in which they were read.
     gain
         Electrons per ADU.
     read_noise
@@ -45,6 +47,8 @@ class Amplifier:
     saturation: float
     flip_x: bool = False
     flip_y: bool = False
+    backward_x: bool = False
+    backward_y: bool = False
 
     def __post_init__(self) -> None:
         if self.data.shape != self.target.shape:

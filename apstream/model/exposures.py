@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from apstream.arrays.types import F32, F64, FloatArray, Records
+from apstream.arrays.types import F32, F64, FloatArray, IntArray, Records
 from apstream.model.detector import Detector
 from apstream.model.geometry import Box
 from apstream.model.ids import VisitDetector
@@ -53,13 +53,23 @@ class ExposureInfo:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class RawExposure:
-    """A raw detector array in ADU, as read; `wcs` is the header's first guess."""
+    """A raw detector array in ADU, as read; `wcs` is the header's first guess.
+
+    Parameters
+    ----------
+    variance : ndarray, shape of `pixels`, or None
+        ADU^2, where it came with the frame; not positive or not finite where it is not known.
+    mask : ndarray, shape of `pixels`, int32, or None
+        Bits of `MaskPlane`, where a mask came with the frame.
+    """
 
     pixels: F32
     detector: Detector
     info: ExposureInfo
     wcs: SkyWcs | None
     header: dict[str, Any] = field(default_factory=dict)
+    variance: F32 | None = None
+    mask: IntArray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.arrays.isr import (
     apply_calibs,
+    crosstalk_signal,
     grow_bleeds,
+    mirrored,
     overscan_level,
     overscan_noise,
     place_amplifier,
@@ -19,7 +21,7 @@ from apstream.arrays.masks import count_flags, dilate, flag_hollow
 from apstream.arrays.types import F32, BoolArray, IntArray
 from apstream.errors import NoGoodPixels, WrongSize
 from apstream.model.calibs import IsrCalibs
-from apstream.model.detector import Amplifier
+from apstream.model.detector import Amplifier, Detector
 from apstream.model.exposures import Exposure, RawExposure
 from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
@@ -40,6 +42,12 @@ class IsrConfig(BaseModel):
         description="bias level from the serial overscan: per row, one for the amplifier, or not at all",
     )
     overscan_smooth_rows: int = Field(1, ge=1, description="odd length of a running mean over row levels, rows")
+    crosstalk: bool = Field(True, description="subtract what amplifiers hear of each other where that is known")
+    crosstalk_mask_electron: float | None = Field(
+        30.0,
+        gt=0,
+        description="pixels from which more crosstalk than this was taken are CROSSTALK, electrons; null: none",
+    )
     bias: bool = Field(True, description="subtract the master bias where there is one")
     dark: bool = Field(True, description="subtract the master dark where there is one")
     flat: bool = Field(True, description="divide by the master flat where there is one")
@@ -73,13 +81,26 @@ class _Planes:
         return self.image[where], self.mask[where], self.variance[where]
 
 
+@dataclass(slots=True)
+class _Segment:
+    """One amplifier's pixels as they lie in the raw array, their overscan level, and what they heard of others."""
+
+    data: F32
+    level: F32
+    heard: F32 | None = None
+
+    def signal(self) -> F32:
+        return np.asarray(self.data, np.float32) - self.level[:, None]
+
+
 def isr(raw: RawExposure, calibs: IsrCalibs | None = None, config: IsrConfig | None = None) -> Exposure:
-    """Remove overscan, assemble, subtract bias and dark, flat-field, mask, and make the variance.
+    """Remove overscan and crosstalk, assemble, subtract bias and dark, flat-field, mask, and make the variance.
 
     Parameters
     ----------
     raw
-        ADU. Pixels that are not finite become NO_DATA.
+        ADU. Pixels that are not finite become NO_DATA. A mask and a variance that came with it are taken over;
+        pixels whose variance is not known keep ours, and are BAD if nothing else says what they are.
     calibs
         Masters on the assembled detector; a step without its master is left out.
 
@@ -93,7 +114,7 @@ def isr(raw: RawExposure, calibs: IsrCalibs | None = None, config: IsrConfig | N
     Raises
     ------
     WrongSize
-        If the raw array or a master does not fit the camera's geometry.
+        If the raw array, a master or the crosstalk does not fit the camera's geometry.
     NoGoodPixels
         If all pixels are NaN, or all are saturated.
     """
@@ -107,8 +128,16 @@ def isr(raw: RawExposure, calibs: IsrCalibs | None = None, config: IsrConfig | N
         detector.box,
     )
     metrics: dict[str, float] = {}
+    segments: dict[str, _Segment] = {}
     for amplifier in detector.amplifiers:
-        metrics |= _amplifier(raw, amplifier, planes, calibs=calibs, config=config)
+        level, seen = _overscan(raw, amplifier, config)
+        segments[amplifier.name] = _Segment(_part(raw, raw.pixels, amplifier), level)
+        metrics |= seen
+    _hear_crosstalk(detector, segments, calibs, config)
+    for amplifier in detector.amplifiers:
+        _amplifier(raw, amplifier, planes, segment=segments[amplifier.name], calibs=calibs, config=config)
+        if metrics.get(f"isr.{amplifier.name}.noise_ratio", 0.0) > config.max_noise_factor:
+            planes.part(amplifier.target)[1][:] |= int(MaskPlane.BAD)
     _detector_masks(planes, calibs, config)
     metrics |= _require_good(planes.mask)
     image = MaskedImage.make(planes.image, planes.mask, planes.variance, "electron", detector.box)
@@ -127,6 +156,10 @@ def _require_fit(raw: RawExposure, calibs: IsrCalibs) -> None:
             f"which reach to ({need.y1}, {need.x1})",
             remedy=remedy,
         )
+    for name in ("variance", "mask"):
+        beside = getattr(raw, name)
+        if beside is not None and beside.shape != raw.pixels.shape:
+            raise WrongSize(f"the frame is {raw.pixels.shape}, its {name} {beside.shape}", remedy=remedy)
     for name in ("bias", "dark", "flat", "defects"):
         master = getattr(calibs, name)
         if master is not None and master.shape != detector.shape:
@@ -136,15 +169,52 @@ def _require_fit(raw: RawExposure, calibs: IsrCalibs) -> None:
             )
 
 
+def _part(raw: RawExposure, image: np.ndarray[Any, Any], amplifier: Amplifier) -> np.ndarray[Any, Any]:
+    return image[amplifier.data.slices(Box.from_shape(raw.pixels.shape))]
+
+
+def _hear_crosstalk(
+    detector: Detector, segments: dict[str, _Segment], calibs: IsrCalibs, config: IsrConfig
+) -> None:
+    """Fill in what each amplifier heard of the others, where that is known."""
+    crosstalk, amplifiers = calibs.crosstalk, detector.amplifiers
+    if crosstalk is None or not config.crosstalk or not crosstalk.matrix.any():
+        return
+    if set(crosstalk.names) != set(segments):
+        raise WrongSize(
+            f"crosstalk is of amplifiers {', '.join(crosstalk.names)}, detector {detector.name} has "
+            f"{', '.join(segments)}",
+            remedy="check that crosstalk, detector number and camera description belong together",
+        )
+    order = [crosstalk.names.index(amplifier.name) for amplifier in amplifiers]
+    signals = [_in_order_of_reading(segments[a.name].signal(), a) for a in amplifiers]
+    heard = crosstalk_signal(signals, crosstalk.matrix[np.ix_(order, order)])
+    for amplifier, added in zip(amplifiers, heard, strict=True):
+        segments[amplifier.name].heard = _in_order_of_reading(added, amplifier)
+
+
+def _in_order_of_reading(image: F32, amplifier: Amplifier) -> F32:
+    """Mirror pixels of the raw array into the order of reading, or back."""
+    return mirrored(image, flip_y=amplifier.backward_y, flip_x=amplifier.backward_x)
+
+
 def _amplifier(
-    raw: RawExposure, amplifier: Amplifier, planes: _Planes, *, calibs: IsrCalibs, config: IsrConfig
-) -> dict[str, float]:
-    """Process one amplifier into `planes`; return its metrics."""
-    whole = Box.from_shape(raw.pixels.shape)
-    data = np.asarray(raw.pixels[amplifier.data.slices(whole)], np.float32)
-    level, metrics = _overscan(raw, amplifier, config)
+    raw: RawExposure,
+    amplifier: Amplifier,
+    planes: _Planes,
+    *,
+    segment: _Segment,
+    calibs: IsrCalibs,
+    config: IsrConfig,
+) -> None:
+    """Process one amplifier into `planes`."""
     image, mask, variance = planes.part(amplifier.target)
-    place_amplifier(data, level, image, flip_y=amplifier.flip_y, flip_x=amplifier.flip_x)
+    heard, flips = segment.heard, {"flip_y": amplifier.flip_y, "flip_x": amplifier.flip_x}
+    data = np.asarray(segment.data, np.float32)
+    place_amplifier(data if heard is None else data - heard, segment.level, image, **flips)
+    if heard is not None and config.crosstalk_mask_electron is not None:
+        loud = np.abs(heard) * np.float32(amplifier.gain) > config.crosstalk_mask_electron
+        _flag(mask, mirrored(loud, **flips), MaskPlane.CROSSTALK)
     _saturation(image, mask, amplifier, config)
     where = amplifier.target.slices(planes.origin)
     masters = [_master(calibs, config, name, where) for name in ("bias", "dark", "flat")]
@@ -152,9 +222,22 @@ def _amplifier(
     apply_calibs(image, *masters, variance, numbers)
     if masters[2].size:
         _flag(mask, ~(masters[2] >= config.min_flat), MaskPlane.BAD)
-    if metrics.get(f"isr.{amplifier.name}.noise_ratio", 0.0) > config.max_noise_factor:
-        mask |= int(MaskPlane.BAD)
-    return metrics
+    _take_over(raw, amplifier, mask, variance, flat=masters[2])
+
+
+def _take_over(raw: RawExposure, amplifier: Amplifier, mask: IntArray, variance: F32, *, flat: F32) -> None:
+    """Take over the mask and the variance that came with the frame."""
+    flips = {"flip_y": amplifier.flip_y, "flip_x": amplifier.flip_x}
+    if raw.mask is not None:
+        mask |= mirrored(_part(raw, raw.mask, amplifier), **flips)
+    if raw.variance is None:
+        return
+    given = mirrored(_part(raw, raw.variance, amplifier), **flips) * np.float32(amplifier.gain**2)
+    known = np.isfinite(given) & (given > 0)
+    if flat.size:
+        given /= np.square(flat)
+    np.copyto(variance, given, where=known)
+    _flag(mask, ~known & (mask == 0), MaskPlane.BAD)
 
 
 def _overscan(raw: RawExposure, amplifier: Amplifier, config: IsrConfig) -> tuple[F32, dict[str, float]]:

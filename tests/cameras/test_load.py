@@ -82,6 +82,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"header": {**MINIMAL["header"], "time": {}}}, ["header.time", "date or mjd"]),
         ({"header": {**MINIMAL["header"], "visit": {"filename": "x"}}}, ["one group"]),
         ({"detectors": {"names": {300: "N1"}}}, ["0..255"]),
+        ({"keys": {"chip": "ccd"}}, ["keys.chip", "visit", "detector", "band"]),
+        ({"keys": {"visit": "detector"}}, ["keys", "'visit' cannot stand for detector"]),
+        ({"keys": {"two words": "visit"}}, ["keys", "'two words'"]),
+        ({"settings": [1]}, ["settings", "dictionary"]),
+        ({"companion": {}}, ["companion", "did you mean companions"]),
+        ({"companions": {"mask": {"replace": ["i", "m"], "codes": {1: "BROKEN"}}}}, ["BROKEN", "STREAK"]),
     ],
 )
 def test_a_bad_field_is_named(tmp_path: Path, changes: dict[str, object], words: list[str]) -> None:
@@ -95,3 +101,21 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "broken.yaml"
     path.write_bytes(content.encode("latin-1"))
     assert "broken.yaml" in refusal(path)
+
+
+def test_data_id_keys_are_the_cameras(tmp_path: Path) -> None:
+    assert load_camera("decam").keys["expnum"] == "visit"
+    keys = load_camera(write(tmp_path, keys={"frame": "visit", "night": "day", "ccd": "detector"})).keys
+    assert keys == {
+        "filter": "band", "ccd": "detector", "ccdnum": "detector", "date": "day", "frame": "visit", "night": "day",
+    }  # fmt: skip
+
+
+def test_a_camera_carries_settings(tmp_path: Path) -> None:
+    settings = {"characterize": {"psf": {"degree": 1}}, "isr": {"edge_px": 8}}
+    path = write(tmp_path, settings=settings)
+    assert load_camera(path).settings == settings
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: decam\nname: child\nsettings: {isr: {edge_px: 2}}\n")
+    assert load_camera(child).settings == {"isr": {"edge_px": 2}}
+    assert load_camera("generic").settings == {}

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from apstream.errors import NoGoodPixels, WrongSize
-from apstream.model.calibs import IsrCalibs
+from apstream.model.calibs import IsrCalibs, defect_map
+from apstream.model.crosstalk import Crosstalk
+from apstream.model.defects import Defects
 from apstream.model.detector import Amplifier, Detector
 from apstream.model.exposures import ExposureInfo, RawExposure
 from apstream.model.geometry import Box
@@ -124,6 +126,102 @@ def test_a_bleed_trail_is_followed_down_its_column(calibs):
     mask = isr(raw, calibs).image.mask & MaskPlane.SAT
     assert np.all(mask[29:45, 20])
     assert not np.any(mask[50:, 20])
+
+
+HEARD = Crosstalk(("B", "A"), np.array([[0.0, 4e-3], [2e-3, 0.0]]))  # B hears 0.4 % of A, A hears 0.2 % of B
+
+
+def with_crosstalk(raw: RawExposure, *, backward: bool) -> tuple[RawExposure, np.ndarray]:
+    """Add crosstalk of the electronics to a raw frame; return it, and what was added on the assembled detector, ADU.
+
+    `backward`: the right amplifier's pixels lie in the raw array against the order of reading.
+    """
+    whole = Box.from_shape(raw.pixels.shape)
+    left, right = raw.detector.amplifiers
+    level = {a.name: np.median(raw.pixels[a.overscan.slices(whole)], axis=1, keepdims=True) for a in (left, right)}
+    a, b = (raw.pixels[amp.data.slices(whole)] - level[amp.name] for amp in (left, right))
+    turn = (slice(None), slice(None, None, -1 if backward else 1))
+    heard = {"A": 2e-3 * b[turn], "B": 4e-3 * a[turn]}
+    added = np.zeros(raw.detector.shape, np.float32)
+    for amp in (left, right):
+        raw.pixels[amp.data.slices(whole)] += heard[amp.name]
+        flipped = heard[amp.name][:: -1 if amp.flip_y else 1, :: -1 if amp.flip_x else 1]
+        added[amp.target.slices(raw.detector.box)] = flipped
+    amplifiers = (left, replace(right, backward_x=backward))
+    return replace(raw, detector=replace(raw.detector, amplifiers=amplifiers)), added
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_crosstalk_is_taken_out_where_it_was_heard(calibs, backward):
+    truth = np.full((NY, 2 * NX), 500.0, np.float32)
+    truth[20:24, 10:14] = truth[50:53, 70:75] = 60000.0
+    config = IsrConfig(overscan="constant")
+    clean = isr(raw_of(truth, calibs), calibs, config).image
+    raw, added = with_crosstalk(raw_of(truth, calibs), backward=backward)
+    left = isr(raw, calibs, config).image.image - clean.image
+    corrected = isr(raw, replace(calibs, crosstalk=HEARD), config).image
+    rest = corrected.image - clean.image
+    ghosts = added > 20
+    assert ghosts[:, :NX].sum() == 15
+    assert ghosts[:, NX:].sum() == 16
+    assert np.all(np.abs(left[ghosts]) > 20)
+    assert np.max(np.abs(rest)[ghosts] / np.abs(left[ghosts])) < 0.05
+    assert np.max(np.abs(rest)) < 0.05 * np.max(np.abs(left))
+    loud = (corrected.mask & MaskPlane.CROSSTALK) != 0
+    assert np.array_equal(loud, ghosts)
+
+
+def test_without_crosstalk_nothing_changes(truth, calibs):
+    plain = isr(raw_of(truth, calibs), calibs).image
+    silent = replace(calibs, crosstalk=Crosstalk(("A", "B"), np.zeros((2, 2))))
+    for other in (
+        isr(raw_of(truth, calibs), silent),
+        isr(raw_of(truth, calibs), replace(calibs, crosstalk=HEARD), IsrConfig(crosstalk=False)),
+    ):
+        for plane in ("image", "mask", "variance"):
+            assert getattr(other.image, plane).tobytes() == getattr(plain, plane).tobytes()
+
+
+def test_a_dead_pixel_is_not_heard_and_no_mask_is_made_on_demand(truth, calibs):
+    raw = raw_of(truth, calibs)
+    raw.pixels[30, 20] = np.nan
+    out = isr(raw, replace(calibs, crosstalk=HEARD), IsrConfig(crosstalk_mask_electron=None)).image
+    assert np.argwhere(out.mask & MaskPlane.NO_DATA).tolist() == [[30, 20]]
+    assert not np.any(out.mask & MaskPlane.CROSSTALK)
+
+
+def test_crosstalk_of_another_detector_is_refused(truth, calibs):
+    with pytest.raises(WrongSize, match="amplifiers C, D, detector two has A, B"):
+        isr(raw_of(truth, calibs), replace(calibs, crosstalk=Crosstalk(("C", "D"), HEARD.matrix)))
+
+
+def test_mask_and_variance_that_came_with_the_frame_are_taken_over(truth, calibs):
+    raw = raw_of(truth, calibs)
+    mask = np.zeros(raw.pixels.shape, np.int32)
+    variance = np.full(raw.pixels.shape, 25.0, np.float32)
+    mask[5, 6] = MaskPlane.CR
+    mask[7, NX + OVER] = MaskPlane.SAT  # first pixel of the mirrored amplifier's row
+    variance[5, 6], variance[9, 9] = np.inf, 0.0
+    out = isr(replace(raw, mask=mask, variance=variance), IsrCalibs(flat=calibs.flat), IsrConfig(edge_px=0)).image
+    assert np.argwhere(out.mask & MaskPlane.CR).tolist() == [[5, 6]]
+    assert np.argwhere(out.mask & MaskPlane.SAT).tolist() == [[NY - 8, 2 * NX - 1]]
+    assert np.argwhere(out.mask & MaskPlane.BAD).tolist() == [[9, 9]]
+    gain = np.where(np.arange(2 * NX) < NX, *GAINS)
+    known = np.ones(out.variance.shape, bool)
+    known[5, 6] = known[9, 9] = False
+    assert np.allclose(out.variance[known], (25 * gain**2 / calibs.flat**2)[known], rtol=1e-5)
+    assert np.all(out.variance[~known] > NOISES[0] ** 2)
+    with pytest.raises(WrongSize, match="its mask"):
+        isr(replace(raw, mask=mask[1:]))
+
+
+def test_defects_are_boxes_or_a_map(calibs):
+    shape = (NY, 2 * NX)
+    boxes = Defects((Box(10, 20, 11, 23),))
+    assert np.array_equal(defect_map(boxes, shape), calibs.defects)
+    assert defect_map(calibs.defects, shape) is calibs.defects
+    with pytest.raises(WrongSize, match="defects"):
+        defect_map(boxes, (10, 10))
 
 
 def test_a_dead_amplifier_is_bad_and_the_other_lives(truth, calibs):

@@ -8,15 +8,16 @@ from typing import Any
 from astropy.io import fits
 
 from apstream.cameras import Camera, HduChoice
-from apstream.errors import BadFile
+from apstream.errors import BadFile, BadHeader, UnknownEvent
 from apstream.model.exposures import ExposureInfo, RawExposure
+from apstream.repo.formats.companions import images_of, read_companions
 from apstream.repo.formats.hdus import float_image, open_fits
 
-__all__ = ["read_raw", "read_raw_info"]
+__all__ = ["list_detectors", "read_raw", "read_raw_info"]
 
 
 def read_raw(path: Path | str, camera: Camera, *, detector: int | None = None) -> RawExposure:
-    """Read the raw frame of one detector.
+    """Read the raw frame of one detector, with its mask and variance where the camera says where they are.
 
     Parameters
     ----------
@@ -35,12 +36,15 @@ def read_raw(path: Path | str, camera: Camera, *, detector: int | None = None) -
     with open_fits(path) as hdus:
         hdu, header = _select(hdus, camera, detector, path)
         pixels = float_image(hdu)
+        variance, mask = read_companions(hdus, hdu, header, camera, path=path)
     return RawExposure(
         pixels=pixels,
         detector=camera.detector(header, str(path)),
         info=camera.exposure_info(header, str(path)),
         wcs=camera.initial_wcs(header),
         header=header,
+        variance=variance,
+        mask=mask,
     )
 
 
@@ -51,6 +55,35 @@ def read_raw_info(path: Path | str, camera: Camera, *, detector: int | None = No
     return camera.exposure_info(header, str(path))
 
 
+def list_detectors(path: Path | str, camera: Camera) -> list[ExposureInfo]:
+    """Return what the headers say of every detector in a raw file, by detector number; pixels are not read.
+
+    Extensions that are none of the camera's detectors (guiders, focus chips) are left out. A file with one image has
+    one entry, whatever its extension is called.
+
+    Raises
+    ------
+    FileMissing, BadFile, BadHeader, UnknownEvent
+        As their names say; UnknownEvent where all images are of detectors that the camera does not have.
+    """
+    with open_fits(path) as hdus:
+        images = images_of(hdus)
+        headers = [_header(hdus, hdu) for hdu in images if len(images) == 1 or _is_detector(hdus, hdu, camera)]
+    if camera.detectors.hdu.name is None or not headers:
+        return [read_raw_info(path, camera)]
+    infos = [camera.exposure_info(header, str(path)) for header in headers]
+    return sorted(infos, key=lambda info: info.id.detector)
+
+
+def _is_detector(hdus: fits.HDUList, hdu: Any, camera: Camera) -> bool:
+    """Return whether an extension is where the camera has the detector that its header names."""
+    try:
+        number = camera.detector_number(_header(hdus, hdu))
+    except (BadHeader, UnknownEvent):
+        return False
+    return bool(camera.select_hdu(number).name == hdu.name)
+
+
 def _select(
     hdus: fits.HDUList, camera: Camera, detector: int | None, path: Path | str
 ) -> tuple[Any, dict[str, Any]]:
@@ -58,12 +91,27 @@ def _select(
     try:
         hdu = _choose(hdus, choice)
     except (KeyError, IndexError, StopIteration):
+        hdu = _only_image(hdus, camera, detector)
+    if hdu is None:
         raise BadFile(
             f"no image of detector {detector} in the file", where=str(path), remedy="check the camera file"
-        ) from None
+        )
+    return hdu, _header(hdus, hdu)
+
+
+def _only_image(hdus: fits.HDUList, camera: Camera, detector: int | None) -> Any:
+    """Return the image of a file that holds one, if it is of `detector`: a CCD taken out of its mosaic."""
+    images = images_of(hdus)
+    if len(images) != 1 or camera.detector_number(_header(hdus, images[0])) != detector:
+        return None
+    return images[0]
+
+
+def _header(hdus: fits.HDUList, hdu: Any) -> dict[str, Any]:
+    """Return the cards of the file and, before them, those of one HDU."""
     header = {k: v for k, v in hdus[0].header.items() if k and k not in ("COMMENT", "HISTORY")}
     header.update({k: v for k, v in hdu.header.items() if k and k not in ("COMMENT", "HISTORY")})
-    return hdu, header
+    return header
 
 
 def _choose(hdus: fits.HDUList, choice: HduChoice) -> Any:
@@ -71,4 +119,4 @@ def _choose(hdus: fits.HDUList, choice: HduChoice) -> Any:
         return hdus[choice.name]
     if choice.index is not None:
         return hdus[choice.index]
-    return next(h for h in hdus if h.is_image and h.header.get("NAXIS") == 2)
+    return next(iter(images_of(hdus)))
