@@ -82,8 +82,8 @@ def calibrate_file(image: Path, out: Path, refcat: Path, settings: SingleSetting
 
 def _calibs(files: dict[str, Path]) -> IsrCalibs:
     arrays = {name: _array(path) for name, path in files.items()}
-    defects = arrays.pop("defects", None)
-    return IsrCalibs(defects=None if defects is None else defects != 0, **arrays)
+    bias, dark, flat, defects = (arrays.get(name) for name in ("bias", "dark", "flat", "defects"))
+    return IsrCalibs(bias=bias, dark=dark, flat=flat, defects=None if defects is None else defects != 0)
 
 
 def _array(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
