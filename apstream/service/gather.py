@@ -24,6 +24,8 @@ __all__ = ["gather_calibs", "gather_inputs", "gather_reference"]
 
 #: Degrees by which a header's pointing may be wrong.
 _POINTING_MARGIN = 0.02
+#: Degrees around a frame from which reference stars are read: motions, and pointings worse than that.
+_REFERENCE_MARGIN = 0.1
 
 
 def gather_inputs(
@@ -78,16 +80,10 @@ def gather_reference(repository: FileRepository, raw: RawExposure) -> RefCat | N
     location = repository.locate("refcat", name="main")
     if location is None:
         return None
-    catalog = read_refcat(Path(location), band=raw.info.band)
     region = _region(raw)
-    if region is None:
-        return catalog
-    half = region.radius + 0.1
-    stars = catalog.stars
-    apart = (stars["ra"] - region.ra + 180) % 360 - 180
-    cosine = max(np.cos(np.deg2rad(region.dec)), 0.01)
-    near = (np.abs(stars["dec"] - region.dec) < half) & (np.abs(apart) * cosine < half)
-    return RefCat(stars[near], catalog.origin)
+    if region is not None:
+        region = SkyCircle(region.ra, region.dec, region.radius + _REFERENCE_MARGIN)
+    return read_refcat(Path(location), band=raw.info.band, region=region)
 
 
 def _optional(repository: FileRepository, dataset_type: str, **data_id: object) -> F32 | None:

@@ -19,8 +19,10 @@ __all__ = ["file_name", "float_image", "int_image", "open_binary", "open_fits", 
 
 
 @contextmanager
-def open_fits(source: Path | str | BinaryIO) -> Iterator[fits.HDUList]:
+def open_fits(source: Path | str | BinaryIO, *, memmap: bool = False) -> Iterator[fits.HDUList]:
     """Open a FITS file (compressed or not) for reading, by path or as an open file, which stays open.
+
+    Mapped, the pieces of a long table are read when they are asked for.
 
     Raises
     ------
@@ -30,7 +32,7 @@ def open_fits(source: Path | str | BinaryIO) -> Iterator[fits.HDUList]:
         If it is empty, truncated or not FITS, also where that shows only while reading inside the block.
     """
     with open_binary(source) as file, readable(file_name(file)):
-        hdus = fits.open(file, memmap=False)
+        hdus = fits.open(file, memmap=memmap)
         try:
             yield hdus
         finally:
