@@ -7,7 +7,7 @@ votes are verified on all stars, and one is accepted only when its matches canno
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -16,7 +16,7 @@ from apstream.arrays.match import mutual_nearest
 from apstream.arrays.transform import PolyMap, fit_similarity, from_affine
 from apstream.arrays.types import F64, BoolArray, FloatArray, IntArray
 
-__all__ = ["PatternLimits", "PatternMatch", "align"]
+__all__ = ["PatternLimits", "PatternMatch", "align", "confirm"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,23 @@ def align(
         if count >= max(len(first[0]), len(second[0])):
             break
     return best if best is not None and _is_certain(best) else None
+
+
+def confirm(
+    first: tuple[FloatArray, FloatArray], second: tuple[FloatArray, FloatArray], limits: PatternLimits
+) -> PatternMatch | None:
+    """Find the map from `first` to `second` where they are aligned already but for a few pixels.
+
+    For few stars among many, whose triangles are never those of near neighbours. Arguments as `align`, whose
+    certainty is asked for at its tolerance, half of it, or a quarter.
+    """
+    a, b = (_brightest(stars, max(limits.counts)) for stars in (first, second))
+    still = from_affine(np.eye(2), np.zeros(2))
+    for part in (1.0, 0.5, 0.25):
+        found = _verify(a, b, still, replace(limits, tolerance=part * limits.tolerance))
+        if _is_certain(found) and _is_allowed(found.map, limits):
+            return found
+    return None
 
 
 def _brightest(stars: tuple[FloatArray, FloatArray], count: int) -> tuple[F64, F64]:

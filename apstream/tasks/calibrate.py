@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.arrays.match import StarMatch, mutual_nearest, refine
-from apstream.arrays.patterns import PatternLimits, align
+from apstream.arrays.patterns import PatternLimits, align, confirm
 from apstream.arrays.polynomial import n_terms
 from apstream.arrays.sip import fit_sip
 from apstream.arrays.transform import PolyMap
@@ -143,7 +143,8 @@ def _match(stars: Records, field: _Field, config: CalibrateConfig) -> StarMatch:
         max_scale=config.max_scale_error,
         counts=(60, 120, 240, 480),
     )
-    pattern = align((stars["y"], stars["x"]), (field.y, field.x), scale_limits)
+    lists = (stars["y"], stars["x"]), (field.y, field.x)
+    pattern = align(*lists, scale_limits) or confirm(*lists, scale_limits)
     if pattern is None:
         raise CalibrationFailed(
             f"no common pattern of {len(stars)} image stars and {len(field.ra)} catalogue stars",

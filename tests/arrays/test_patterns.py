@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apstream.arrays.match import clip, mutual_nearest, refine
-from apstream.arrays.patterns import PatternLimits, align
+from apstream.arrays.patterns import PatternLimits, align, confirm
 from apstream.arrays.transform import fit_poly_map, fit_similarity, from_affine
 
 
@@ -39,6 +39,27 @@ def test_finds_any_similarity_although_lists_differ(seed, angle, scale, dy, dx):
 @settings(max_examples=25)
 def test_unrelated_fields_are_not_aligned(seed):
     assert align(field(seed), field(seed + 20000), PatternLimits()) is None
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_few_stars_among_many_are_confirmed_where_they_are(seed):
+    rng = np.random.default_rng(seed)
+    y, x = field(seed, 150, 300.0)
+    few = rng.choice(150, 7, replace=False)
+    second = y[few] + 0.9 + rng.normal(0, 0.05, 7), x[few] - 0.6 + rng.normal(0, 0.05, 7)
+    found = confirm((y, x), second, PatternLimits())
+    assert found is not None
+    assert found.n_matched == 7
+    got = np.array(found.map(y[few], x[few]))
+    assert np.abs(got - np.array(second)).max() < 0.3
+
+
+@given(st.integers(0, 10000), st.integers(6, 120))
+@settings(max_examples=40, deadline=None)
+def test_unrelated_fields_are_not_confirmed(seed, n):
+    assert confirm(field(seed, 150, 300.0), field(seed + 20000, n, 300.0), PatternLimits()) is None
+    assert confirm(field(seed), field(seed + 20000), PatternLimits()) is None
 
 
 def test_limits_are_obeyed():

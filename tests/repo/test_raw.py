@@ -12,8 +12,11 @@ from astropy.io import fits
 from apstream.cameras import Camera, load_camera
 from apstream.errors import BadFile, FileMissing, UnknownEvent, WrongSize
 from apstream.model.mask import MaskPlane
+from apstream.repo.formats.catalogs import read_refcat
 from apstream.repo.formats.companions import bundle_raw, companion_paths
 from apstream.repo.formats.raw import list_detectors, read_raw
+from apstream.tasks.calibrate import CalibrateConfig, calibrate
+from apstream.tasks.characterize import CharacterizeConfig, characterize
 from apstream.tasks.isr import isr
 
 SHARED = {
@@ -214,6 +217,19 @@ def test_gaia_stars_land_on_their_peaks_through_the_tpv_wcs(shared_data: Path, t
                 bright.append(offset)
     assert len(bright) >= 4
     assert np.abs(bright).max() < 0.3
+
+
+def test_a_real_cutout_is_calibrated_on_gaia_with_its_cameras_settings(shared_data: Path) -> None:
+    (path,) = (p for p in stamps(shared_data) if "testcase8" in p.parts)
+    catalogue = read_refcat(path.parent / "chunk-05483.fits", band="r")
+    characterized = characterize(isr(read_raw(path, INSTCAL)), CharacterizeConfig())
+    row = fits.getdata(path.parent / "survey-ccds-1.fits.gz")[0]
+    assert characterized.metrics["characterize.fwhm_pixel"] == pytest.approx(row["fwhm"], rel=0.1)
+    calexp = calibrate(characterized, catalogue, CalibrateConfig.model_validate(INSTCAL.settings["calibrate"]))
+    assert calexp.metrics["calibrate.pointing_offset_arcsec"] < 0.15
+    gain = float(fits.getheader(path, 1)["GAINA"])
+    zero = row["ccdzpt"] + 2.5 * np.log10(row["exptime"] * gain)  # of the survey: ADU per second
+    assert calexp.metrics["calibrate.zero_point"] == pytest.approx(zero, abs=0.15)  # Gaia's G is not r
 
 
 def test_an_image_copied_away_from_its_companions_says_so(shared_data: Path, tmp_path: Path) -> None:
