@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -21,7 +22,16 @@ from apstream.errors import (
     StorageUnavailable,
 )
 
-__all__ = ["make_engine", "parse_url", "sqlite_path", "translated"]
+__all__ = ["IsolationLevel", "make_engine", "parse_url", "require_level", "sqlite_path", "translated"]
+
+IsolationLevel = Literal["READ_UNCOMMITTED", "READ_COMMITTED", "REPEATABLE_READ", "SERIALIZABLE"]
+
+#: What a kind of database offers, its default first. PostgreSQL's REPEATABLE READ would look at a region as it was
+#: before its lock was had, and two workers would make two objects of one.
+_LEVELS: dict[str, tuple[str, ...]] = {
+    "sqlite": ("SERIALIZABLE", "READ_UNCOMMITTED"),
+    "postgresql": ("READ_COMMITTED", "READ_UNCOMMITTED", "SERIALIZABLE"),
+}
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -50,26 +60,44 @@ def sqlite_path(url: sa.URL) -> Path | None:
     return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
 
 
-def make_engine(url: sa.URL, *, lock_timeout_s: float, pool_size: int = 5) -> AsyncEngine:
+def require_level(url: sa.URL, level: str | None) -> str:
+    """Return an isolation level, the default of the kind of database for None; BadSettings if it is not offered."""
+    offered = _LEVELS[url.get_backend_name()]
+    chosen = (level or offered[0]).upper().replace(" ", "_").replace("-", "_")
+    if chosen not in offered:
+        raise BadSettings(
+            f"no isolation level {level} for {url.get_backend_name()}",
+            where="apdb.isolation_level",
+            remedy=f"take {' or '.join(offered)}",
+        )
+    return chosen
+
+
+def make_engine(
+    url: sa.URL, *, lock_timeout_s: float, pool_size: int = 5, isolation_level: str | None = None
+) -> AsyncEngine:
     """Return an engine whose write transactions take SQLite's lock when they begin."""
+    level = require_level(url, isolation_level)
     if sqlite_path(url) is None:
+        level = level.replace("READ_UNCOMMITTED", "READ_COMMITTED")  # to PostgreSQL they are the same
         return create_async_engine(
             url,
             pool_size=pool_size,
             pool_pre_ping=True,
-            isolation_level="READ COMMITTED",  # what is read after the lock must be as new as the lock
+            isolation_level=level.replace("_", " "),  # what is read after the lock must be as new as the lock
             connect_args={"timeout": _CONNECT_TIMEOUT_S, "command_timeout": _COMMAND_TIMEOUT_S},
         )
     engine = create_async_engine(url, pool_size=pool_size, connect_args={"timeout": lock_timeout_s})
-    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "connect", partial(_prepare_sqlite, uncommitted=level == "READ_UNCOMMITTED"))
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _prepare_sqlite(connection: Any, _record: Any, *, uncommitted: bool) -> None:
     connection.isolation_level = None  # transactions begin where we say so
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536"):
+    pragmas = ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536", f"read_uncommitted={int(uncommitted)}")
+    for pragma in pragmas:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
@@ -127,9 +155,9 @@ _RULES: tuple[tuple[str, type[ApstreamError], str, str], ...] = (
         "one APDB per instrument and set of ids",
     ),
     (
-        r"locked|lock timeout|LockNotAvailable|Deadlock",
+        r"locked|lock timeout|LockNotAvailable|Deadlock|SerializationError|could not serialize",
         DatabaseUnavailable,
-        "the database is locked",
+        "the database is locked by other work",
         "it is tried again",
     ),
 )

@@ -7,23 +7,29 @@ from importlib import resources
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from apstream.apdb.engine import make_engine, parse_url, sqlite_path, translated
+from apstream.apdb.engine import make_engine, parse_url, require_level, sqlite_path, translated
 from apstream.apdb.pixels import PIXELIZATION
 from apstream.apdb.tables import METADATA_TABLE, SCHEMA_VERSION
 from apstream.errors import SchemaMismatch, StorageUnavailable
 
-__all__ = ["create_apdb", "require_version"]
+__all__ = ["create_apdb", "require_version", "stored_level"]
 
 _REMEDY = "apstream apdb create URL"
+_LEVEL = "isolation_level"
 
 
-async def create_apdb(url: str, *, lock_timeout_s: float = 60.0) -> None:
+async def create_apdb(url: str, *, lock_timeout_s: float = 60.0, isolation_level: str | None = None) -> None:
     """Make the tables of an APDB, or bring an older one up to date; harmless where there is nothing to do.
+
+    Parameters
+    ----------
+    isolation_level
+        Level that programs which open it will use unless told otherwise; None leaves what is there.
 
     Raises
     ------
     BadSettings
-        If the URL is none.
+        If the URL is none, or the database has no such isolation level.
     SchemaMismatch
         If the database was made by a newer version.
     DatabaseUnavailable, StorageUnavailable
@@ -33,6 +39,7 @@ async def create_apdb(url: str, *, lock_timeout_s: float = 60.0) -> None:
     path = sqlite_path(parsed)
     if path is not None and not path.parent.is_dir():
         raise StorageUnavailable("the folder does not exist", where=str(path.parent), remedy="make it first")
+    level = require_level(parsed, isolation_level) if isolation_level else None
     engine = make_engine(parsed, lock_timeout_s=lock_timeout_s)
     try:
         with translated(parsed):
@@ -40,6 +47,8 @@ async def create_apdb(url: str, *, lock_timeout_s: float = 60.0) -> None:
                 await connection.execution_options(apdb_write=True)
                 async with connection.begin():
                     await connection.run_sync(_upgrade)
+                    if level is not None:
+                        await connection.run_sync(_store_level, level)
     finally:
         await engine.dispose()
 
@@ -61,6 +70,17 @@ async def require_version(connection: AsyncConnection, where: str) -> None:
             where=where,
             remedy=_REMEDY,
         )
+
+
+async def stored_level(connection: AsyncConnection) -> str | None:
+    """Return the isolation level that the APDB was created with, None if none was named."""
+    query = sa.select(METADATA_TABLE.c.value).where(METADATA_TABLE.c.key == _LEVEL)
+    return (await connection.execute(query)).scalar_one_or_none()
+
+
+def _store_level(connection: sa.Connection, level: str) -> None:
+    connection.execute(sa.delete(METADATA_TABLE).where(METADATA_TABLE.c.key == _LEVEL))
+    connection.execute(sa.insert(METADATA_TABLE).values(key=_LEVEL, value=level))
 
 
 def _version(connection: sa.Connection) -> str | None:

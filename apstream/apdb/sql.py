@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from apstream.apdb.engine import make_engine, parse_url, sqlite_path, translated
-from apstream.apdb.migrate import require_version
+from apstream.apdb.migrate import require_version, stored_level
 from apstream.apdb.pixels import lock_pixels
 from apstream.apdb.tables import LEDGER, OUTBOX, TABLE_OF
 from apstream.apdb.unit import SqlUnit, covering, insert_ledger, inside, is_exposure
@@ -26,7 +26,9 @@ __all__ = ["SqlApdb", "open_apdb"]
 _LOCK_CLASS = 0x41500000 << 24  # upper bits of our advisory locks
 
 
-async def open_apdb(url: str, *, history_days: float = 365.0, lock_timeout_s: float = 60.0) -> SqlApdb:
+async def open_apdb(
+    url: str, *, history_days: float = 365.0, lock_timeout_s: float = 60.0, isolation_level: str | None = None
+) -> SqlApdb:
     """Open an APDB that `create_apdb` made.
 
     Parameters
@@ -37,9 +39,13 @@ async def open_apdb(url: str, *, history_days: float = 365.0, lock_timeout_s: fl
         Sources older than this are not read back.
     lock_timeout_s
         How long to wait for another unit of work on the same sky before DatabaseUnavailable.
+    isolation_level
+        ``READ_COMMITTED``, ``SERIALIZABLE``, ...; None for the one that the APDB was created with.
 
     Raises
     ------
+    BadSettings
+        If the database has no such isolation level.
     SchemaMismatch
         If there is no APDB or one of another version.
     DatabaseUnavailable
@@ -49,14 +55,20 @@ async def open_apdb(url: str, *, history_days: float = 365.0, lock_timeout_s: fl
     path = sqlite_path(parsed)
     if path is not None and not path.is_file():
         raise SchemaMismatch("there is no APDB", where=str(path), remedy="apstream apdb create URL")
-    engine = make_engine(parsed, lock_timeout_s=lock_timeout_s)
+    engine = make_engine(parsed, lock_timeout_s=lock_timeout_s, isolation_level=isolation_level)
     apdb = SqlApdb(engine, history_days=history_days, lock_timeout_s=lock_timeout_s)
     try:
         async with apdb._reading() as connection:
             await require_version(connection, parsed.render_as_string(hide_password=True))
+            created_with = await stored_level(connection)
     except BaseException:
         await apdb.close()
         raise
+    if isolation_level is None and created_with is not None:
+        await apdb.close()
+        return await open_apdb(
+            url, history_days=history_days, lock_timeout_s=lock_timeout_s, isolation_level=created_with
+        )
     return apdb
 
 

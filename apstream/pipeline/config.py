@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from apstream.pipeline.stages import StageName, check_replacement
 from apstream.tasks.calibrate import CalibrateConfig
 from apstream.tasks.characterize import CharacterizeConfig
 from apstream.tasks.cutouts import CutoutsConfig
@@ -28,6 +29,19 @@ class DifferenceConfig(BaseModel):
     subtract: SubtractConfig = Field(SubtractConfig(), description="PSF matching and subtraction")
     detect: DetectConfig = Field(DetectConfig(), description="Detection on the difference")
     measure: MeasureConfig = Field(MeasureConfig(), description="Measurement of detections")
+    replace: dict[StageName, str] = Field(
+        {}, description="Functions in place of stages, as in {characterize: 'package.module:function'}"
+    )
+
+    @field_validator("replace")
+    @classmethod
+    def _can_be_called(cls, replace: dict[StageName, str]) -> dict[StageName, str]:
+        for stage, path in replace.items():
+            try:
+                check_replacement(stage, path)
+            except ValueError as error:
+                raise ValueError(f"stage {stage}: {error}") from None
+        return replace
 
 
 class PixelConfig(DifferenceConfig):

@@ -21,18 +21,12 @@ from apstream.model.external import ExternalImage
 from apstream.model.products import KnownObjects, PixelProducts, SkyCircle
 from apstream.model.refcat import RefCat
 from apstream.pipeline.config import DifferenceConfig, PairConfig, PixelConfig
+from apstream.pipeline.report import counts
+from apstream.pipeline.stages import stages_of
 from apstream.pipeline.watch import Watch, unwatched
-from apstream.tasks.calibrate import calibrate
-from apstream.tasks.characterize import characterize
-from apstream.tasks.cutouts import cut
-from apstream.tasks.detect import detect
 from apstream.tasks.external import enter
-from apstream.tasks.forced import forced_photometry
-from apstream.tasks.isr import isr
-from apstream.tasks.measure import measure
 from apstream.tasks.register import calibrate_to_reference, nominal_calexp
-from apstream.tasks.subtract import subtract
-from apstream.tasks.template import TemplateInput, make_template
+from apstream.tasks.template import TemplateInput
 
 __all__ = ["PairResult", "PixelInputs", "PixelResult", "calibrate_raw", "find_dia_sources", "subtract_pair"]
 
@@ -73,13 +67,14 @@ def find_dia_sources(
     raw: RawExposure, inputs: PixelInputs, config: PixelConfig, watch: Watch = unwatched
 ) -> PixelResult:
     """Turn a raw frame into DIA sources with forced photometry and cutouts."""
+    stages = stages_of(config.replace)
     calexp = calibrate_raw(raw, inputs.calibs, inputs.reference, config, watch)
     pair = _difference(calexp, inputs.templates, config, watch)
     with watch("forced"):
-        forced = forced_photometry(inputs.known, pair.difference, calexp, config.forced)
+        forced = stages.forced(inputs.known, pair.difference, calexp, config.forced)
     with watch("cutouts"):
         y, x = pair.dia_sources["y"], pair.dia_sources["x"]
-        cutouts = cut(pair.difference, calexp, pair.template, y, x, config.cutouts)
+        cutouts = stages.cutouts(pair.difference, calexp, pair.template, y, x, config.cutouts)
         products = _products(calexp, pair, forced, cutouts)
     return PixelResult(calexp=calexp, pair=pair, products=products)
 
@@ -92,14 +87,15 @@ def calibrate_raw(
     watch: Watch = unwatched,
 ) -> CalExp:
     """Turn a raw frame into a calexp; without a reference it becomes one itself, in instrumental flux."""
+    stages = stages_of(config.replace)
     with watch("isr"):
-        exposure = isr(raw, calibs, config.isr)
+        exposure = stages.isr(raw, calibs, config.isr)
     with watch("characterize"):
-        characterized = characterize(exposure, config.characterize)
+        characterized = stages.characterize(exposure, config.characterize)
     with watch("calibrate"):
         match reference:
             case RefCat():
-                return calibrate(characterized, reference, config.calibrate)
+                return stages.calibrate(characterized, reference, config.calibrate)
             case CalExp():
                 return calibrate_to_reference(characterized, reference, config.registration)
             case None:
@@ -114,14 +110,15 @@ def subtract_pair(
     watch: Watch = unwatched,
 ) -> PairResult:
     """Subtract one plain image from another and measure what changed."""
+    stages = stages_of(config.replace)
     with watch("characterize"), naming(science.path):
-        characterized = characterize(enter(science, config.external), config.characterize)
+        characterized = stages.characterize(enter(science, config.external), config.characterize)
     with watch("characterize template"), naming(template.path):
-        reference = characterize(enter(template, config.external), config.characterize_template)
+        reference = stages.characterize(enter(template, config.external), config.characterize_template)
     calibrated: CalExp | CharacterizedExposure = characterized
     if refcat is not None:
         with watch("calibrate"), naming(f"{science.path} with {refcat.origin}"):
-            calibrated = calibrate(characterized, refcat, config.calibrate)
+            calibrated = stages.calibrate(characterized, refcat, config.calibrate)
     return _difference(calibrated, [TemplateInput.from_image(reference, template.path)], config, watch)
 
 
@@ -131,24 +128,27 @@ def _difference(
     config: DifferenceConfig,
     watch: Watch,
 ) -> PairResult:
+    stages = stages_of(config.replace)
     with watch("template"):
-        template = make_template(templates, science, config.template)
+        template = stages.template(templates, science, config.template)
     with watch("subtract"):
-        difference = subtract(science, template, config.subtract)
+        difference = stages.subtract(science, template, config.subtract)
     with watch("detect"):
-        detections = detect(difference, config.detect)
+        detections = stages.detect(difference, config.detect)
     difference = detections.difference  # flat, its variance rescaled, DETECTED set
     with watch("measure"):
-        dia_sources = measure(detections, difference, science, template, config.measure)
+        dia_sources = stages.measure(detections, difference, science, template, config.measure)
     return PairResult(science=science, template=template, difference=difference, dia_sources=dia_sources)
 
 
 def _products(calexp: CalExp, pair: PairResult, forced: Records, cutouts: Cutouts) -> PixelProducts:
+    found = {"template": pair.template, "measure": pair.dia_sources, "forced": forced, "cutouts": cutouts}
+    metrics = {name: value for stage, result in found.items() for name, value in counts(stage, result).items()}
     return PixelProducts(
         info=calexp.info,
         dia_sources=pair.dia_sources,
         forced=forced,
         cutouts=render(cutouts),
         region=SkyCircle(*calexp.wcs.circle(calexp.box)),
-        metrics={**calexp.metrics, **pair.difference.metrics},
+        metrics={**calexp.metrics, **pair.difference.metrics, **metrics},
     )

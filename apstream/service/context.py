@@ -165,7 +165,12 @@ async def _open_apdb(settings: DaemonSettings, lifecycle: Lifecycle) -> Apdb:
     apdb, pause = settings.apdb, settings.service.retry.first_s
     while True:
         try:
-            return await open_apdb(apdb.url, history_days=apdb.history_days, lock_timeout_s=apdb.lock_timeout_s)
+            return await open_apdb(
+                apdb.url,
+                history_days=apdb.history_days,
+                lock_timeout_s=apdb.lock_timeout_s,
+                isolation_level=apdb.isolation_level,
+            )
         except TransientFailure as error:
             if lifecycle.stopping:
                 raise

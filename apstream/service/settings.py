@@ -9,9 +9,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from apstream.apdb import IsolationLevel
 from apstream.pipeline.catalogs import CatalogsConfig
 from apstream.service.pixel_settings import PixelSettings
-from apstream.settings import load_settings
+from apstream.settings import Source, build_settings, environment_sources, file_source, override_sources
 from apstream.transports.settings import EmbeddedSettings, TransportSettings
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
 ]
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
-_PREFIX = "APSTREAM__"
 
 
 class ApdbSettings(BaseModel):
@@ -36,6 +36,9 @@ class ApdbSettings(BaseModel):
     url: str = Field("sqlite:///apdb.sqlite", min_length=1, description="sqlite:///FILE or postgresql://...")
     history_days: float = Field(365.0, gt=0, description="Sources older than this are not read back.")
     lock_timeout_s: float = Field(60.0, gt=0, description="Patience with other work on the same sky.")
+    isolation_level: IsolationLevel | None = Field(
+        None, description="Of transactions; none: as the APDB was created, else as safe as its kind allows."
+    )
 
 
 class WorkersSettings(BaseModel):
@@ -129,11 +132,7 @@ def load_daemon(words: Sequence[str], environment: Mapping[str, str] = os.enviro
     BadSettings
         If a file, key or value is refused.
     """
-    files = [Path(word) for word in words if "=" not in word]
-    given = [word for word in words if "=" in word]
-    return load_settings(DaemonSettings, files=files, overrides=[*_from_environment(environment), *given])
-
-
-def _from_environment(environment: Mapping[str, str]) -> list[str]:
-    names = sorted(name for name in environment if name.startswith(_PREFIX))
-    return [f"{name[len(_PREFIX) :].lower().replace('__', '.')}={environment[name]}" for name in names]
+    files = [file_source(Path(word)) for word in words if "=" not in word]
+    given = override_sources([word for word in words if "=" in word])
+    sources: list[Source] = [*files, *environment_sources(environment), *given]
+    return build_settings(DaemonSettings, sources)
