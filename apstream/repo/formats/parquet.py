@@ -13,7 +13,7 @@ from apstream.errors import BadFile, FileMissing
 from apstream.model.columns import TableSpec
 from apstream.repo.atomic import atomic_path
 
-__all__ = ["read_records", "records_to_table", "write_records", "write_table"]
+__all__ = ["read_records", "read_table", "records_to_table", "write_records", "write_table"]
 
 
 def records_to_table(records: Records, spec: TableSpec) -> pa.Table:
@@ -26,7 +26,8 @@ def records_to_table(records: Records, spec: TableSpec) -> pa.Table:
             mask = np.isnan(values)
         elif column.nullable and values.dtype.kind == "i":
             mask = values == 0
-        array = pa.array(values.tolist() if values.dtype.kind == "U" else values, mask=mask)
+        kind = pa.string() if values.dtype.kind == "U" else None
+        array = pa.array(values.tolist() if kind else values, type=kind, mask=mask)
         metadata = {"unit": column.unit, "description": column.doc}
         arrays.append(array)
         fields.append(pa.field(column.name, array.type, metadata=metadata))
@@ -44,14 +45,25 @@ def write_table(path: Path, table: pa.Table) -> None:
     pa.parquet.write_table(table.combine_chunks(), path)
 
 
-def read_records(path: Path, spec: TableSpec) -> Records:
-    """Read records written by `write_records`."""
+def read_table(path: Path) -> pa.Table:
+    """Read a table whole.
+
+    Raises
+    ------
+    FileMissing, BadFile
+        If there is no such file or it is not Parquet.
+    """
     if not path.is_file():
         raise FileMissing("no such table", where=str(path), remedy="check the path")
     try:
-        table = pa.parquet.read_table(path)
+        return pa.parquet.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
         raise BadFile(f"not a Parquet table: {error}", where=str(path), remedy="write it again") from error
+
+
+def read_records(path: Path, spec: TableSpec) -> Records:
+    """Read records written by `write_records`; errors as `read_table`."""
+    table = read_table(path)
     records = spec.empty(len(table))
     for column in spec.columns:
         if column.name not in table.column_names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 
 from apstream.arrays.types import F32, F64, IntArray, Records
 from apstream.errors import BadFile, WrongSize
-from apstream.model.cards import exact_card
 from apstream.model.exposures import STAR_DTYPE, Background, ExposureInfo, MatchingKernel
 from apstream.model.filters import FilterLabel
 from apstream.model.geometry import Box
@@ -21,7 +21,11 @@ from apstream.model.psf import Psf
 from apstream.model.wcs import SkyWcs
 from apstream.repo.formats.layout import OurFits
 
-__all__ = ["PARTS", "image_box", "masked_image", "matched_template", "stars"]
+__all__ = ["PARTS", "background", "image_box", "masked_image", "matched_template", "psf", "stars"]
+
+
+#: Cards of the SCI header that are not about the sky.
+_NO_WCS = re.compile(r"(XTENSION|BITPIX|NAXIS\d?|PCOUNT|GCOUNT|EXTNAME|BUNIT|BOX[XY]0|APSCRPX[12])$")
 
 
 def masked_image(file: OurFits, box: Box | None = None) -> MaskedImage:
@@ -43,10 +47,7 @@ def image_box(file: OurFits) -> Box:
 
 def stars(file: OurFits, box: Box | None = None) -> Records:
     """Read the star list, whole or inside `box`."""
-    table = file.table("STARS")
-    rows = np.zeros(len(table), STAR_DTYPE)
-    for name in STAR_DTYPE.names or ():
-        rows[name] = table[name]
+    rows = file.records("STARS", STAR_DTYPE)
     return rows if box is None else rows[box.contains(rows["y"], rows["x"])]
 
 
@@ -85,17 +86,18 @@ def _polygon(file: OurFits) -> F64:
 
 
 def _wcs(file: OurFits) -> SkyWcs | None:
-    header = file.hdu("SCI").header.copy()
+    header = file.hdu("SCI").header
+    if "CTYPE1" not in header:
+        return None
+    values = {key: header[key] for key in header if not _NO_WCS.match(key)}
     for axis, key in ((1, "BOXX0"), (2, "BOXY0")):
-        if f"CRPIX{axis}" in header and header.get(key, 0):
-            value = header.get(f"APSCRPX{axis}", header[f"CRPIX{axis}"] + header[key])
-            card = exact_card(f"CRPIX{axis}", float(value))
-            header.insert(f"CRPIX{axis}", card)
-            del header[header.index(f"CRPIX{axis}") + 1]
-    return SkyWcs.from_header(header)
+        if origin := header.get(key, 0):
+            values[f"CRPIX{axis}"] = header.get(f"APSCRPX{axis}", values[f"CRPIX{axis}"] + origin)
+    return SkyWcs.from_values(values)
 
 
-def _psf(file: OurFits) -> Psf:
+def psf(file: OurFits) -> Psf:
+    """Read the PSF."""
     return Psf(np.asarray(file.array("PSF"), float), _box_of(file, "PSF"))
 
 
@@ -108,7 +110,8 @@ def _kernel(file: OurFits) -> MatchingKernel:
     )
 
 
-def _background(file: OurFits) -> Background:
+def background(file: OurFits) -> Background:
+    """Read the background mesh."""
     box, cell = _box_of(file, "BGMESH"), int(file.hdu("BGMESH").header["CELL"])
     return Background(file.array("BGMESH"), file.array("BGRMS"), box, cell)
 
@@ -180,7 +183,7 @@ def _aperture_correction(file: OurFits) -> float:
 #: Every part by name. Names are those of the nouns' fields, and of what the nouns' fields hold.
 PARTS: Mapping[str, Callable[[OurFits], Any]] = {
     "aperture_correction": _aperture_correction,
-    "background": _background,
+    "background": background,
     "box": image_box,
     "calib": _photo_calib,
     "convolved": _convolved,
@@ -195,7 +198,7 @@ PARTS: Mapping[str, Callable[[OurFits], Any]] = {
     "photo_calib": _photo_calib,
     "pixels": _pixels,
     "polygon": _polygon,
-    "psf": _psf,
+    "psf": psf,
     "stars": stars,
     "variance": _variance,
     "wcs": _wcs,

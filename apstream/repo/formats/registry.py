@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import yaml
-from astropy.io import fits
+import pyarrow as pa
 
-from apstream.arrays.types import F32
 from apstream.errors import BadSettings
-from apstream.model.columns import DIA_SOURCE
-from apstream.model.exposures import CalExp, CharacterizedExposure, DifferenceImage, Exposure
+from apstream.model.columns import DIA_SOURCE, TableSpec
+from apstream.model.crosstalk import Crosstalk
+from apstream.model.defects import Defects
+from apstream.model.exposures import Background, CalExp, CharacterizedExposure, DifferenceImage, Exposure
 from apstream.model.geometry import Box
+from apstream.model.photocalib import PhotoCalib
 from apstream.model.products import SkyCircle
+from apstream.model.psf import Psf
 from apstream.model.skymap import SkyMap
+from apstream.model.sources import SOURCE
+from apstream.model.transmission import TransmissionCurve
+from apstream.model.wcs import SkyWcs
+from apstream.repo.formats.calibs import read_array, read_array_box, read_defects, write_array, write_defects
 from apstream.repo.formats.catalogs import read_refcat
+from apstream.repo.formats.curves import read_transmission, write_transmission
+from apstream.repo.formats.documents import (
+    crosstalk_from,
+    crosstalk_to,
+    photo_calib_from,
+    read_json,
+    read_text,
+    read_yaml,
+    skymap_from,
+    write_json,
+    write_text,
+    write_yaml,
+    yaml_reader,
+    yaml_writer,
+)
 from apstream.repo.formats.fits import (
     box_reader,
     part_readers,
@@ -30,8 +50,16 @@ from apstream.repo.formats.fits import (
     read_exposure,
     write_exposure,
 )
-from apstream.repo.formats.hdus import float_image, open_fits
-from apstream.repo.formats.parquet import read_records, records_to_table, write_table
+from apstream.repo.formats.parquet import read_records, read_table, records_to_table, write_table
+from apstream.repo.formats.single import (
+    read_background,
+    read_psf,
+    read_wcs,
+    write_background,
+    write_psf,
+    write_wcs,
+)
+from apstream.repo.imports import load_object
 
 __all__ = ["FORMATS", "Format", "get_format"]
 
@@ -77,25 +105,11 @@ def get_format(name: str) -> Format:
     if ":" not in name:
         near = difflib.get_close_matches(name, FORMATS, n=3) or sorted(FORMATS)
         raise BadSettings(f"no format {name!r}", remedy=f"did you mean {', '.join(near)}? Or give module:ATTRIBUTE")
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
-        message = f"format {name!r} cannot be loaded: {error}"
-        raise BadSettings(message, remedy="check the module path and the attribute") from error
+    found = load_object(name, "format")
     if not isinstance(found, Format):
         message = f"format {name!r} is a {type(found).__name__}, not a Format"
         raise BadSettings(message, remedy="name an instance of apstream.repo.formats.registry.Format")
     return found
-
-
-def _read_array(path: Path) -> F32:
-    with open_fits(path) as hdus:
-        return float_image(next(hdu for hdu in hdus if hdu.data is not None))
-
-
-def _write_array(path: Path, value: Any) -> None:
-    fits.PrimaryHDU(value).writeto(path, overwrite=True)
 
 
 def _refuse(path: Path, value: Any) -> None:
@@ -104,10 +118,6 @@ def _refuse(path: Path, value: Any) -> None:
 
 def _circle(value: Any) -> SkyCircle | None:
     return None if value.wcs is None else SkyCircle(*value.wcs.circle(value.box))
-
-
-def _write_skymap(path: Path, value: SkyMap) -> None:
-    path.write_text(yaml.safe_dump(value.to_dict()))
 
 
 def _exposure(kind: Any, read: Callable[[Path], Any]) -> Format:
@@ -121,20 +131,38 @@ def _exposure(kind: Any, read: Callable[[Path], Any]) -> Format:
     )
 
 
+def _records(spec: TableSpec) -> Format:
+    return Format(
+        type=np.ndarray,
+        read=lambda path: read_records(path, spec),
+        write=lambda path, value: write_table(path, records_to_table(spec.require(value), spec)),
+    )
+
+
+def _yaml(kind: type[Any], make: Callable[[Any], Any], plain: Callable[[Any], Any]) -> Format:
+    return Format(type=kind, read=yaml_reader(make), write=yaml_writer(plain))
+
+
 FORMATS: dict[str, Format] = {
     "raw": Format(type=(), read=lambda path: path, write=_refuse),
-    "array": Format(type=np.ndarray, read=_read_array, write=_write_array),
     "refcat": Format(type=(), read=read_refcat, write=_refuse),
-    "skymap": Format(
-        type=SkyMap, read=lambda path: SkyMap.from_dict(yaml.safe_load(path.read_text())), write=_write_skymap
-    ),
     "exposure": _exposure(Exposure, read_exposure),
     "characterized": _exposure(CharacterizedExposure, read_characterized),
     "calexp": _exposure(CalExp, read_calexp),
     "difference": _exposure(DifferenceImage, read_difference),
-    "dia_source": Format(
-        type=np.ndarray,
-        read=lambda path: read_records(path, DIA_SOURCE),
-        write=lambda path, value: write_table(path, records_to_table(value, DIA_SOURCE)),
-    ),
+    "wcs": Format(type=SkyWcs, read=read_wcs, write=write_wcs),
+    "psf": Format(type=Psf, read=read_psf, write=write_psf),
+    "background": Format(type=Background, read=read_background, write=write_background),
+    "photo_calib": _yaml(PhotoCalib, photo_calib_from, asdict),
+    "transmission": Format(type=TransmissionCurve, read=read_transmission, write=write_transmission),
+    "array": Format(type=np.ndarray, read=read_array, write=write_array, read_box=read_array_box),
+    "defects": Format(type=Defects, read=read_defects, write=write_defects),
+    "crosstalk": _yaml(Crosstalk, crosstalk_from, crosstalk_to),
+    "skymap": _yaml(SkyMap, skymap_from, SkyMap.to_dict),
+    "table": Format(type=pa.Table, read=read_table, write=write_table),
+    "stars": _records(SOURCE),
+    "dia_source": _records(DIA_SOURCE),
+    "yaml": Format(type=(dict, list), read=read_yaml, write=write_yaml),
+    "json": Format(type=(dict, list), read=read_json, write=write_json),
+    "text": Format(type=str, read=read_text, write=write_text),
 }

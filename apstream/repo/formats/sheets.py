@@ -23,6 +23,7 @@ from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane
 from apstream.model.psf import Psf
 from apstream.model.wcs import SkyWcs
+from apstream.repo.formats.documents import plain_values
 
 __all__ = ["AnyExposure", "background_hdus", "exposure_hdus", "primary_header", "psf_hdu"]
 
@@ -45,7 +46,7 @@ def primary_header(value: AnyExposure) -> fits.Header:
     if isinstance(value, CalExp):
         header.extend(exact_card(key, getattr(value.photo_calib, name)) for key, name in _CALIB.items())
     if isinstance(value, CharacterizedExposure):
-        header.append(exact_card("APCORR", value.aperture_correction, "PSF flux over aperture flux"))
+        header.append(exact_card("APCORR", value.aperture_correction, "aperture flux over PSF flux"))
     if isinstance(value, DifferenceImage):
         header["CONVOLVD"] = (_ascii(value.convolved), "which image was convolved")
     header["APSMETA"] = _json({"info": asdict(info), "metrics": value.metrics})
@@ -122,13 +123,12 @@ def _ascii(text: str) -> str:
 
 def _json(value: dict[str, Any]) -> str:
     # quotes and ampersands have a meaning of their own in long FITS strings
-    text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(_finite(plain_values(value)), sort_keys=True, separators=(",", ":"))
     return text.replace("'", "\\u0027").replace("&", "\\u0026")
 
 
-def _plain(value: Any) -> Any:
+def _finite(value: Any) -> Any:
+    # JSON knows no NaN; readers make floats of text
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, np.generic):
-        value = value.item()
+        return {key: _finite(item) for key, item in value.items()}
     return str(value) if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,49 @@
+"""The catalogue of sources of one exposure: the stars of characterization with their places on the sky."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from apstream.arrays.types import Records
+from apstream.model.exposures import STAR_DTYPE, sky_positions
+from apstream.model.tablespec import Column, TableSpec
+from apstream.model.wcs import SkyWcs
+
+__all__ = ["SOURCE", "source_catalog"]
+
+_UNITS = {
+    "y": ("pixel", "Row of the centroid, 0-based, absolute."),
+    "x": ("pixel", "Column of the centroid, 0-based, absolute."),
+    "y_err": ("pixel", "Error of y."),
+    "x_err": ("pixel", "Error of x."),
+    "flux": ("electron", "PSF flux, of a PSF that sums to one."),
+    "flux_err": ("electron", "Error of flux."),
+    "ap_flux": ("electron", "Flux in the aperture of the aperture correction."),
+    "ap_flux_err": ("electron", "Error of ap_flux."),
+    "fwhm": ("pixel", "Full width at half maximum."),
+    "ellipticity": ("", "Length of ((xx - yy), 2 xy) / (xx + yy), second moments."),
+    "peak": ("electron", "Highest pixel."),
+    "is_star": ("", "On the stellar locus."),
+    "psf_used": ("", "Shaped the PSF model."),
+    "saturated": ("", "Touches a saturated pixel."),
+    "blended": ("", "Overlaps a neighbour."),
+    "flagged": ("", "BAD, CR, EDGE or NO_DATA near the centre."),
+}
+_SKY = (
+    Column("ra", "f8", "deg", "Right ascension, ICRS."),
+    Column("dec", "f8", "deg", "Declination, ICRS."),
+)
+
+_STARS = (Column(name, STAR_DTYPE[name].char, *_UNITS[name]) for name in STAR_DTYPE.names or ())
+
+#: The columns of STAR_DTYPE, then ra and dec; NaN where there is no value.
+SOURCE = TableSpec("src", "Sources of one exposure.", (*_STARS, *_SKY), ())
+
+
+def source_catalog(stars: Records, wcs: SkyWcs | None) -> Records:
+    """Return rows of `SOURCE`: the stars with ra and dec, NaN without a WCS."""
+    rows = np.zeros(len(stars), SOURCE.dtype)
+    for name in STAR_DTYPE.names or ():
+        rows[name] = stars[name]
+    rows["ra"], rows["dec"] = sky_positions(wcs, stars["y"], stars["x"])
+    return rows

@@ -1,0 +1,70 @@
+"""Detector calibrations: plain 2-D arrays, and lists or maps of defects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from astropy.io import fits
+
+from apstream.arrays.types import F32
+from apstream.errors import BadFile, WrongSize
+from apstream.model.defects import Defects
+from apstream.model.geometry import Box
+from apstream.repo.formats.documents import defects_from, defects_to, yaml_reader, yaml_writer
+from apstream.repo.formats.hdus import file_name, open_binary, open_fits
+
+__all__ = ["read_array", "read_array_box", "read_defects", "write_array", "write_defects"]
+
+_GZIP = b"\x1f\x8b"
+_read_list: Callable[[Path], Defects] = yaml_reader(defects_from)
+#: Write defects as YAML: boxes, 0-based and half-open.
+write_defects = yaml_writer(defects_to)
+
+
+def read_array(path: Path) -> F32:
+    """Read the first image of a FITS file, compressed or not."""
+    with open_fits(path) as hdus:
+        return np.ascontiguousarray(_first_image(hdus, str(path)).data, dtype=np.float32)
+
+
+def read_array_box(source: BinaryIO, box: Box) -> F32:
+    """Read the rows of `box` from an open file and return the box; WrongSize if it reaches outside the image."""
+    with open_fits(source) as hdus:
+        hdu = _first_image(hdus, file_name(source))
+        whole = Box.from_shape(hdu.shape)
+        if box.intersect(whole) != box:
+            raise WrongSize(
+                f"{box} is not inside {whole}", where=file_name(source), remedy="ask for a box inside the image"
+            )
+        return np.ascontiguousarray(hdu.section[box.slices(whole)], dtype=np.float32)
+
+
+def write_array(path: Path, value: Any) -> None:
+    """Write a 2-D array; TypeError for values that float32, which it comes back as, does not hold."""
+    pixels = np.asarray(value, np.float32)
+    if pixels.ndim != 2 or not np.array_equal(pixels, value, equal_nan=value.dtype.kind == "f"):
+        raise TypeError(f"an array of calibration is 2-D float32, not {value.ndim}-D {value.dtype}: convert it first")
+    fits.PrimaryHDU(pixels).writeto(path, overwrite=True)
+
+
+def read_defects(path: Path) -> Defects:
+    """Read defects from YAML boxes, or from a FITS map in which nonzero pixels are bad.
+
+    Raises
+    ------
+    FileMissing, BadFile
+        If there is no such file or it is neither.
+    """
+    with open_binary(path) as file:
+        is_map = file.read(6).startswith((b"SIMPLE", _GZIP))
+    return Defects.from_mask(read_array(path) != 0) if is_map else _read_list(path)
+
+
+def _first_image(hdus: fits.HDUList, where: str) -> Any:
+    hdu = next((h for h in hdus if h.is_image and h.header.get("NAXIS") == 2), None)
+    if hdu is None:
+        raise BadFile("no 2-D image in the file", where=where, remedy="give a calibration image")
+    return hdu
