@@ -25,4 +25,5 @@ def exact_card(key: str, value: Any, comment: str = "") -> fits.Card:
 
 def exact_header(header: fits.Header) -> fits.Header:
     """Return the same cards with every float written in full."""
-    return fits.Header([exact_card(c.keyword, c.value, c.comment) for c in header.cards])
+    cards = (exact_card(c.keyword, c.value, c.comment) if isinstance(c.value, float) else c for c in header.cards)
+    return fits.Header(list(cards))

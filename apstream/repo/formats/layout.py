@@ -7,7 +7,6 @@ header costs three times as much and a box of pixels the whole image.
 from __future__ import annotations
 
 import gzip
-import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from apstream.errors import BadFile
 from apstream.model.cards import exact_header
 from apstream.repo.formats.hdus import file_name, open_binary, readable
 
-__all__ = ["FORMAT_VERSION", "Hdu", "OurFits", "open_ours", "write_ours"]
+__all__ = ["FORMAT_VERSION", "Hdu", "OurFits", "RecordsHdu", "open_ours", "records_hdu", "write_ours"]
 
 #: Version of the layout; readers refuse a newer one. 2: exact floats, PSF in float64, APSBYTES, information as JSON.
 FORMAT_VERSION = 2
@@ -45,6 +44,19 @@ class Hdu:
     def shape(self) -> tuple[int, ...]:
         """Shape of the array, numpy order."""
         return tuple(self.header[f"NAXIS{axis}"] for axis in range(self.header["NAXIS"], 0, -1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordsHdu:
+    """A table to be written."""
+
+    header: fits.Header
+    data: Records
+
+
+def records_hdu(name: str, rows: Records) -> RecordsHdu:
+    """Return the table HDU of a structured array."""
+    return RecordsHdu(fits.BinTableHDU(rows, name=name).header, rows)
 
 
 class OurFits:
@@ -165,13 +177,13 @@ def write_ours(path: Path, header: fits.Header, hdus: Sequence[Any]) -> None:
     header
         Cards of the primary HDU; layout version and size of the file are added.
     hdus
-        Image or table HDUs of astropy; their arrays are not changed.
+        Image HDUs of astropy, whose arrays are not changed, and tables made by `records_hdu`.
     """
     primary = fits.PrimaryHDU(header=header).header
     primary.set("APSVERS", FORMAT_VERSION, "version of the layout", after="APSTYPE")
     primary.set("APSBYTES", 0, "[byte] size of the whole file", after="APSVERS")
     texts = [_text(primary), *(_text(hdu.header) for hdu in hdus)]
-    payloads = [_payload(hdu) for hdu in hdus]
+    payloads = [_payload(hdu.data) for hdu in hdus]
     primary["APSBYTES"] = sum(map(len, texts)) + sum(-(-p.nbytes // _BLOCK) * _BLOCK for p in payloads)
     texts[0] = _text(primary)
     with path.open("wb", buffering=0) as file:
@@ -185,14 +197,16 @@ def _text(header: fits.Header) -> bytes:
     return bytes(exact_header(header).tostring().encode("ascii"))
 
 
-def _payload(hdu: Any) -> Any:
-    """Return the data as an array whose bytes, turned to big-endian, are those of the file."""
-    if not isinstance(hdu, fits.BinTableHDU):
-        return np.atleast_1d(hdu.data)
-    buffer = io.BytesIO()
-    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(buffer)
-    start = _BLOCK + len(hdu.header.tostring())
-    return np.frombuffer(buffer.getvalue(), np.uint8)[start : start + _data_bytes(hdu.header)]
+def _payload(values: Any) -> Any:
+    """Return an array whose bytes, turned to big-endian, are those of the file."""
+    names = values.dtype.names
+    if names is None:
+        return np.atleast_1d(values)
+    stored = np.empty(len(values), [(n, _column_type(values.dtype[n])) for n in names])
+    for name in names:
+        column = values[name]
+        stored[name] = np.where(column, ord("T"), ord("F")) if column.dtype.kind == "b" else column
+    return stored.view(np.uint8)
 
 
 def _write_array(file: Any, values: Any) -> None:

@@ -24,6 +24,7 @@ from apstream.model.mask import MaskPlane
 from apstream.model.psf import Psf
 from apstream.model.wcs import SkyWcs
 from apstream.repo.formats.documents import plain_values
+from apstream.repo.formats.layout import records_hdu
 
 __all__ = ["AnyExposure", "background_hdus", "exposure_hdus", "primary_header", "psf_hdu"]
 
@@ -59,7 +60,7 @@ def exposure_hdus(value: AnyExposure) -> list[Any]:
     if not isinstance(value, Exposure):
         hdus.append(psf_hdu(value.psf))
     if isinstance(value, CalExp | CharacterizedExposure):
-        hdus.append(fits.BinTableHDU(value.stars, name="STARS"))
+        hdus.append(records_hdu("STARS", value.stars))
     if isinstance(value, CharacterizedExposure):
         hdus += background_hdus(value.background)
     if isinstance(value, DifferenceImage):
@@ -118,7 +119,8 @@ def _kernel(kernel: MatchingKernel) -> list[Any]:
 
 
 def _ascii(text: str) -> str:
-    return text.encode("ascii", "replace").decode()
+    # for other software's eyes; ours is in APSMETA
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text)
 
 
 def _json(value: dict[str, Any]) -> str:
