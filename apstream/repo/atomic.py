@@ -11,8 +11,9 @@ from pathlib import Path
 
 from apstream.errors import ApstreamError, StorageUnavailable
 
-__all__ = ["atomic_path", "storage_error", "sync"]
+__all__ = ["TEMPORARY", "atomic_path", "storage_error", "sync"]
 
+TEMPORARY = ".tmp-"  # how the names of unfinished files begin
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -34,7 +35,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:60]}.", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f"{TEMPORARY}{path.name[:60]}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary

@@ -44,7 +44,8 @@ class ObjectStore:
     refuses when the key is taken, for large files on the request that completes the upload; an object is visible
     only when it is complete. The server must honour the condition: Amazon, Google, Azure, MinIO, Ceph and Garage
     do in current versions. On file systems that have no such request (`memory://`, `sftp://` ...) `create`
-    looks first and writes then, which is right for one writer at a time only.
+    looks first and writes then, which is right for one writer at a time only. Where the server's answer is lost,
+    the repeated request may be told that the key is taken; then the answer is False and the content is our own.
 
     Parameters
     ----------
@@ -151,6 +152,10 @@ class ObjectStore:
             if not any(part.startswith(".") for part in path.split("/")):
                 yield path
 
+    def leftovers(self, before: float) -> Iterator[str]:
+        """See `Store.leftovers`: none."""
+        return iter(())
+
     def location(self, path: str) -> str:
         """See `Store.location`."""
         return f"{self.url}/{relative(path, self.url)}"
@@ -231,13 +236,18 @@ class _Ranges(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        stop = min(self._position + len(buffer), self._size)
-        if stop <= self._position:
-            return 0
-        content = self._store.read(self._path, self._position, stop)
+        content = self._next(len(buffer))
         buffer[: len(content)] = content
-        self._position += len(content)
         return len(content)
+
+    def readall(self) -> bytes:
+        return self._next(self._size)
+
+    def _next(self, count: int) -> bytes:
+        start, stop = self._position, min(self._position + count, self._size)
+        content = self._store.read(self._path, start, stop) if start < stop else b""
+        self._position += len(content)
+        return content
 
 
 def _foreign() -> tuple[type[Exception], ...]:

@@ -13,13 +13,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from apstream.errors import BadFile, BadSettings, FileMissing
-from apstream.repo.atomic import atomic_path, storage_error, sync
+from apstream.repo.atomic import TEMPORARY, atomic_path, storage_error, sync
 
 __all__ = ["LocalStore", "Store", "decode", "open_store", "relative"]
 
@@ -67,6 +67,12 @@ class Store(Protocol):
 
     def walk(self, prefix: str = "") -> Iterator[str]:
         """Paths of all files below the folder `prefix`, in a fixed order, without hidden ones."""
+
+    def leftovers(self, before: float) -> Iterator[str]:
+        """Paths of unfinished files last written before a POSIX time, as killed writers leave them; never listed.
+
+        An object store names none: let a rule of the bucket end incomplete uploads.
+        """
 
     def location(self, path: str) -> str:
         """Absolute local path, or URL, of a file that need not exist."""
@@ -204,7 +210,16 @@ class LocalStore:
 
     def walk(self, prefix: str = "") -> Iterator[str]:
         """See `Store.walk`."""
-        return _files(self._at(prefix) if prefix else self.root, f"{relative(prefix, self.url)}/" if prefix else "")
+        top = f"{relative(prefix, self.url)}/" if prefix else ""
+        return (path for path in _files(self.root / top, top) if not PurePosixPath(path).name.startswith("."))
+
+    def leftovers(self, before: float) -> Iterator[str]:
+        """See `Store.leftovers`."""
+        for path in _files(self.root, ""):
+            if PurePosixPath(path).name.startswith(TEMPORARY):
+                with suppress(FileNotFoundError):  # its writer has just finished
+                    if (self.root / path).lstat().st_mtime < before:
+                        yield path
 
     def location(self, path: str) -> str:
         """See `Store.location`."""
@@ -215,7 +230,7 @@ class LocalStore:
         """See `Store.temporary`: a hidden file in the root."""
         with _writing(self.root):
             _make_folder(self.root)
-            handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=suffix, dir=self.root)
+            handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=suffix, dir=self.root)
             os.close(handle)
         try:
             yield Path(name)
@@ -277,7 +292,7 @@ class LocalStore:
 
     def _copy(self, source: Path, target: Path) -> bool:
         """Create `target` from another file system's file, by way of a hidden copy beside it."""
-        handle, name = tempfile.mkstemp(prefix=".tmp-", dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=target.parent)
         os.close(handle)
         copy = Path(name)
         try:
@@ -299,19 +314,17 @@ def _make_folder(folder: Path) -> None:
 
 
 def _files(folder: Path, prefix: str) -> Iterator[str]:
-    """Yield the files below a folder in the order of their paths as strings, which is the order of object stores."""
+    """Yield the files below a folder, but not in hidden folders, by path as a string, as object stores do."""
     try:
         with _reading(folder), os.scandir(folder) as entries:
             found = sorted((entry.name + "/" * entry.is_dir(follow_symlinks=False)) for entry in entries)
     except FileMissing:
         return
     for name in found:
-        if name.startswith("."):
-            continue
-        if name.endswith("/"):
-            yield from _files(folder / name, prefix + name)
-        else:
+        if not name.endswith("/"):
             yield prefix + name
+        elif not name.startswith("."):
+            yield from _files(folder / name, prefix + name)
 
 
 @contextmanager
