@@ -80,12 +80,12 @@ def evaluate(folder: Path, truth: Path) -> Quality:
     sources = {name: found[name].to_numpy(zero_copy_only=False) for name in found.column_names}
     y, x, flux = (true[name].to_numpy() for name in ("y", "x", "flux_njy"))
     transient = np.asarray(true["kind"].to_pylist()) != "variable"
-    usable = _usable(difference, y, x)
-    noise = np.array([_noise(difference, a, b) for a, b in zip(y, x, strict=True)])
+    clear = usable(difference, y, x)
+    noise = np.array([noise_at(difference, a, b) for a, b in zip(y, x, strict=True)])
     places = np.column_stack([sources["y"], sources["x"]])
     distance, nearest = cKDTree(places).query(np.column_stack([y, x]))
     matched = distance < MATCH_PIXELS
-    chosen = transient & usable & (flux > 0)
+    chosen = transient & clear & (flux > 0)
     pulled = chosen & matched & (flux / noise > 5)
     measured = sources["psfFlux"][nearest[pulled]], sources["psfFluxErr"][nearest[pulled]]
     lonely = cKDTree(np.column_stack([y, x])).query(places)[0] >= MATCH_PIXELS
@@ -94,7 +94,7 @@ def evaluate(folder: Path, truth: Path) -> Quality:
         recovered=matched[chosen],
         pulls=(measured[0] - flux[pulled]) / measured[1],
         spurious=int(lonely.sum()),
-        spurious_plain=int((lonely & ~_explained(sources)).sum()),
+        spurious_plain=int((lonely & ~explained(sources)).sum()),
         detections=len(places),
     )
 
@@ -118,20 +118,23 @@ def noise_detections_expected(difference: DifferenceImage, threshold: float = 5.
     return 2 * good * float(density)
 
 
-def _explained(sources: dict[str, np.ndarray]) -> np.ndarray:
+def explained(sources: dict[str, np.ndarray]) -> np.ndarray:
+    """Tell which sources are flagged as dipoles, saturated or residuals of bright stars."""
     names = ("isDipole", "pixelFlags_saturated", "pixelFlags_saturated_template", "isBrightStarResidual")
     flags = [np.asarray(sources[name], bool) for name in names if name in sources]
     return np.logical_or.reduce(flags)
 
 
-def _usable(difference: DifferenceImage, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+def usable(difference: DifferenceImage, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Tell which positions have no bad pixel within two pixels."""
     bad = difference.image.flagged(_UNUSABLE)
     rows = np.clip(np.rint(y).astype(int), 2, bad.shape[0] - 3)
     cols = np.clip(np.rint(x).astype(int), 2, bad.shape[1] - 3)
     return np.array([not bad[r - 2 : r + 3, c - 2 : c + 3].any() for r, c in zip(rows, cols, strict=True)])
 
 
-def _noise(difference: DifferenceImage, y: float, x: float) -> float:
+def noise_at(difference: DifferenceImage, y: float, x: float) -> float:
+    """Return the noise of a point source's flux at a position."""
     variance = difference.image.variance
     row = int(np.clip(round(y), 0, variance.shape[0] - 1))
     col = int(np.clip(round(x), 0, variance.shape[1] - 1))

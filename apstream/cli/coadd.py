@@ -49,6 +49,8 @@ def coadd(
         report = make_coadds(repository, selected, chosen, reference=anchor, best=best, processes=jobs, progress=show)
     for problem in report.problems:
         typer.echo(f"apstream: {type(problem).__name__}: {problem}", err=True)
+    for line in report.left_out:
+        typer.echo(f"left out, too wide for the common PSF: {line}", err=True)
     for line in report.patches:
         typer.echo(line)
     raise typer.Exit(min(len(report.problems), 125))

@@ -5,22 +5,25 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from apstream.cameras import load_camera
-from apstream.errors import ApstreamError, NoGoodPixels, NoTemplateOverlap, TooFewStars
-from apstream.model.exposures import STAR_DTYPE, CalExp, Exposure, ExposureInfo
-from apstream.model.geometry import Box
-from apstream.model.ids import VisitDetector
-from apstream.model.photocalib import PhotoCalib
-from apstream.model.products import SkyCircle
+from apstream.errors import ApstreamError, NoGoodPixels, NoTemplateOverlap
+from apstream.model.exposures import CalExp
 from apstream.model.skymap import SkyMap
-from apstream.model.wcs import SkyWcs, separation
+from apstream.pipeline.coadds import (
+    CoaddConfig,
+    CoaddInput,
+    coadd_patch,
+    common_psf,
+    covering_skymap,
+    sharp_enough,
+    sharpest,
+)
 from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.pixels import calibrate_raw
 from apstream.repo.formats.fits import read_calexp
@@ -28,35 +31,25 @@ from apstream.repo.formats.raw import read_raw
 from apstream.repo.repository import FileRepository
 from apstream.service.batch import BatchJob
 from apstream.service.gather import gather_calibs, gather_reference
-from apstream.tasks.assemble_coadd import AssembleCoaddConfig, Coadd, WarpedInput, assemble_coadd, mean_variance
-from apstream.tasks.characterize import CharacterizeConfig, characterize
-from apstream.tasks.psf_field import PsfInput
-from apstream.tasks.warp import WarpConfig, warp, wcs_map
 
 __all__ = ["CoaddReport", "CoaddSettings", "make_coadds"]
 
 
-class CoaddSettings(BaseModel):
+class CoaddSettings(CoaddConfig):
     """Settings of ``apstream coadd``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     stages: PixelConfig = Field(PixelConfig(), description="How calexps are made of raws")
-    assemble: AssembleCoaddConfig = Field(AssembleCoaddConfig(), description="How warps are combined")
-    warp: WarpConfig = Field(WarpConfig(), description="How calexps are resampled")
-    characterize: CharacterizeConfig = Field(
-        CharacterizeConfig(cosmic_rays=None), description="PSF and stars of the coadd"
-    )
     patch_size_pixel: int = Field(4096, gt=63, description="Side of a patch")
     border_pixel: int = Field(128, ge=0, description="Overlap of a patch with its neighbours")
 
 
 @dataclass(slots=True)
 class CoaddReport:
-    """What was made and what failed."""
+    """What was made, what failed, and which calexps were left out because their PSF is too wide."""
 
     calexps: int = 0
     patches: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     problems: list[ApstreamError] = field(default_factory=list)
 
 
@@ -97,24 +90,12 @@ def make_coadds(
     if not calexps:
         first = f"; the first: {report.problems[0]}" if report.problems else ""
         raise NoTemplateOverlap(f"no calexp could be made of {len(jobs)} raws{first}", where=str(repository.root))
-    heads = [_head(path) for path in calexps]
-    chosen = _sharpest(heads, best) if best else heads
-    skymap = _skymap(repository, heads, settings)
-    for band in sorted({head.band for head in chosen}):
-        _coadd_band(repository, [h for h in chosen if h.band == band], skymap, settings, report, progress)
+    inputs = [CoaddInput.of(partial(_calexp, path), str(path)) for path in calexps]
+    chosen = sharpest(inputs, best) if best else inputs
+    skymap = _skymap(repository, inputs, settings)
+    for band in sorted({item.info.band for item in chosen}):
+        _coadd_band(repository, [i for i in chosen if i.info.band == band], skymap, settings, report, progress)
     return report
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Head:
-    """What a calexp says without its pixels."""
-
-    path: Path
-    band: str
-    detector: int
-    fwhm_arcsec: float
-    wcs: SkyWcs
-    box: Box
 
 
 def _calexps(
@@ -184,121 +165,34 @@ def _calexp(path: Path) -> CalExp:
     return read_calexp(path)
 
 
-def _head(path: Path) -> _Head:
-    calexp = _calexp(path)
-    width = calexp.psf.fwhm() * calexp.wcs.pixel_scale_arcsec
-    return _Head(path, calexp.info.band, calexp.info.id.detector, width, calexp.wcs, calexp.box)
-
-
-def _sharpest(heads: Sequence[_Head], best: int) -> list[_Head]:
-    kept: list[_Head] = []
-    for key in sorted({(head.band, head.detector) for head in heads}):
-        group = [head for head in heads if (head.band, head.detector) == key]
-        kept += sorted(group, key=lambda head: (head.fwhm_arcsec, str(head.path)))[:best]
-    return kept
-
-
-def _skymap(repository: FileRepository, heads: Sequence[_Head], settings: CoaddSettings) -> SkyMap:
+def _skymap(repository: FileRepository, inputs: Sequence[CoaddInput], settings: CoaddSettings) -> SkyMap:
     if repository.locate("skymap", name="main"):
         existing: SkyMap = repository.get("skymap", name="main")
         return existing
-    circles = [SkyCircle(*head.wcs.circle(head.box)) for head in heads]
-    ra, dec, radius = _circle_around(circles)
-    skymap = SkyMap.covering(
-        ra,
-        dec,
-        radius,
-        pixel_scale_arcsec=float(np.median([head.wcs.pixel_scale_arcsec for head in heads])),
-        patch_size=settings.patch_size_pixel,
-        border=settings.border_pixel,
-    )
+    skymap = covering_skymap(inputs, patch_size=settings.patch_size_pixel, border=settings.border_pixel)
     repository.put(skymap, "skymap", name="main")
     return skymap
 
 
-def _circle_around(circles: Sequence[SkyCircle]) -> tuple[float, float, float]:
-    ra, dec = (np.array([getattr(c, name) for c in circles]) for name in ("ra", "dec"))
-    a, d = np.deg2rad(ra), np.deg2rad(dec)
-    x, y, z = (np.cos(d) * np.cos(a)).mean(), (np.cos(d) * np.sin(a)).mean(), np.sin(d).mean()
-    centre_ra, centre_dec = np.rad2deg(np.arctan2(y, x)) % 360, np.rad2deg(np.arctan2(z, np.hypot(x, y)))
-    reach = separation(np.full(len(ra), centre_ra), np.full(len(ra), centre_dec), ra, dec)
-    return float(centre_ra), float(centre_dec), float(np.max(reach + [c.radius for c in circles]))
-
-
 def _coadd_band(
     repository: FileRepository,
-    heads: Sequence[_Head],
+    inputs: Sequence[CoaddInput],
     skymap: SkyMap,
     settings: CoaddSettings,
     report: CoaddReport,
     progress: Progress,
 ) -> None:
-    touched = sorted({patch for head in heads for patch in skymap.patches_under(head.wcs, head.box)})
+    kept, band = sharp_enough(inputs, settings), inputs[0].info.band
+    target = common_psf(kept, skymap.pixel_scale_arcsec, settings)
+    report.left_out += [f"{i.info.id}: {i.widest_arcsec:.2f} arcsec" for i in inputs if i not in kept]
+    touched = sorted({patch for item in kept for patch in skymap.patches_under(item.wcs, item.box)})
     for done, patch in enumerate(touched, start=1):
-        box = skymap.patch_box(patch).intersect(skymap.box)
-        under = [head for head in heads if patch in skymap.patches_under(head.wcs, head.box)]
+        under = [item for item in kept if patch in skymap.patches_under(item.wcs, item.box)]
         try:
-            coadd = assemble_coadd([_input(head, skymap, box, settings.warp) for head in under], box, settings.assemble)
-            value = _as_calexp(coadd, skymap, patch, under, settings)
+            value = coadd_patch(under, skymap, patch, target, settings)
         except NoGoodPixels as error:
             report.problems.append(error.at(f"deepCoadd patch={patch}"))
             continue
-        repository.put(value, "deepCoadd", band=heads[0].band, tract=skymap.tract, patch=patch)
-        report.patches.append(f"deepCoadd band={heads[0].band} tract={skymap.tract} patch={patch}: {len(under)} inputs")
-        progress(f"coadd {heads[0].band}", done, len(touched))
-
-
-def _input(head: _Head, skymap: SkyMap, box: Box, config: WarpConfig) -> WarpedInput:
-    calexp = _calexp(head.path)
-    pixel_map = wcs_map(skymap.wcs, head.wcs)
-    weight = 1 / mean_variance(calexp.image)
-    return WarpedInput(
-        name=str(calexp.info.id),
-        open=lambda part: warp(_calexp(head.path).image, pixel_map, part, config),
-        box=box,
-        weight=weight,
-        psf=PsfInput(calexp.psf, pixel_map, calexp.box, weight),
-    )
-
-
-def _as_calexp(coadd: Coadd, skymap: SkyMap, patch: int, heads: Sequence[_Head], settings: CoaddSettings) -> CalExp:
-    """Give a coadd its PSF and stars; where stars are too few, the mean PSF of the inputs serves."""
-    first = _calexp(heads[0].path)
-    info = _coadd_info(first.info, skymap, patch)
-    calib = PhotoCalib(njy_per_unit=1.0, n_stars=0, relative=first.photo_calib.relative)
-    metrics = {"coadd.n_inputs": float(len(heads)), "coadd.mean_count": float(coadd.count.mean())}
-    try:
-        found = characterize(Exposure(image=coadd.image, info=info, wcs=skymap.wcs), settings.characterize)
-    except TooFewStars:
-        if coadd.psf is None:
-            raise
-        image = coadd.image.with_image(np.nan_to_num(coadd.image.image))
-        return CalExp(
-            image=image,
-            info=info,
-            psf=coadd.psf,
-            wcs=skymap.wcs,
-            photo_calib=calib,
-            stars=np.zeros(0, STAR_DTYPE),
-            metrics=metrics,
-        )
-    return CalExp(
-        image=found.image,
-        info=info,
-        psf=found.psf,
-        wcs=skymap.wcs,
-        photo_calib=calib,
-        stars=found.stars,
-        metrics={**metrics, **found.metrics},
-    )
-
-
-def _coadd_info(first: ExposureInfo, skymap: SkyMap, patch: int) -> ExposureInfo:
-    return replace(
-        first,
-        id=VisitDetector("coadd", skymap.tract, patch),
-        ra=skymap.ra,
-        dec=skymap.dec,
-        observation_type="coadd",
-        origin=f"tract={skymap.tract} patch={patch}",
-    )
+        repository.put(value, "deepCoadd", band=band, tract=skymap.tract, patch=patch)
+        report.patches.append(f"deepCoadd band={band} tract={skymap.tract} patch={patch}: {len(under)} inputs")
+        progress(f"coadd {band}", done, len(touched))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,19 @@ from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane, planes
 from apstream.model.psf import Psf
+from apstream.tasks.match_warp import MatchWarpConfig, kernel_half, match_warp, matching_terms
 from apstream.tasks.psf_field import PsfInput, combined_psf
 from apstream.tasks.warp import PixelMap, WarpConfig, warp
 
-__all__ = ["AssembleCoaddConfig", "Coadd", "WarpedInput", "assemble_coadd", "mean_variance", "warped_input"]
+__all__ = [
+    "AssembleCoaddConfig",
+    "Coadd",
+    "WarpedInput",
+    "assemble_coadd",
+    "matched_input",
+    "mean_variance",
+    "warped_input",
+]
 
 
 #: The PSF is called inexact within so many pixels of an input's end.
@@ -64,6 +73,8 @@ class WarpedInput:
         One number for the whole input: 1 / mean variance, free of the sources' noise.
     psf
         For the PSF of the coadd; None leaves the input out of it.
+    noise_share
+        Which share of the variance plane the scatter of single pixels is; below one where noise is correlated.
     """
 
     name: str
@@ -71,6 +82,7 @@ class WarpedInput:
     box: Box
     weight: float
     psf: PsfInput | None = None
+    noise_share: float = 1.0
 
     @classmethod
     def from_image(cls, name: str, image: MaskedImage, *, psf: Psf | None = None) -> WarpedInput:
@@ -141,24 +153,53 @@ def assemble_coadd(inputs: Sequence[WarpedInput], target: Box, config: AssembleC
 
 
 def warped_input(
-    exposure: CalExp | CharacterizedExposure, pixel_map: PixelMap, name: str, *, box: Box, config: WarpConfig
+    name: str,
+    exposure: Callable[[], CalExp | CharacterizedExposure],
+    pixel_map: PixelMap,
+    *,
+    box: Box,
+    config: WarpConfig,
 ) -> WarpedInput:
     """Make an input that warps an exposure when a part is asked for.
 
     Parameters
     ----------
+    exposure
+        Opens it; called now for its weight and PSF, and again for every part.
     pixel_map
         Coadd pixels (y, x) to the exposure's (y, x).
     box
         Where on the coadd the exposure has data; the coadd's box will do.
     """
-    weight = 1 / mean_variance(exposure.image)
+    first = exposure()
+    weight = 1 / mean_variance(first.image)
     return WarpedInput(
         name=name,
-        open=lambda part: warp(exposure.image, pixel_map, part, config),
+        open=lambda part: warp(exposure().image, pixel_map, part, config),
         box=box,
         weight=weight,
-        psf=PsfInput(exposure.psf, pixel_map, exposure.box, weight),
+        psf=PsfInput(first.psf, pixel_map, first.box, weight),
+    )
+
+
+def matched_input(direct: WarpedInput, target: F64, config: MatchWarpConfig) -> WarpedInput:
+    """Make of an input with a PSF one whose PSF is `target`, shape (h, w), everywhere; see `match_warp`."""
+    own = direct.psf
+    if own is None:
+        raise ValueError(f"{direct.name} has no PSF to match")
+    reach = kernel_half(target, config)
+    middle = matching_terms(own, target, direct.box, config)[0]
+
+    def open_part(part: Box) -> MaskedImage:
+        wide = part.grow(reach)
+        found = match_warp(direct.open(wide), matching_terms(own, target, wide, config))
+        return found.cutout(part)
+
+    return replace(
+        direct,
+        open=open_part,
+        psf=PsfInput(Psf(target[None], direct.box), _same, direct.box, direct.weight),
+        noise_share=float(np.square(middle).sum()),
     )
 
 
@@ -193,7 +234,10 @@ def _assemble_part(
     mask = np.stack([p.mask for p in parts]) & ~planes(*config.removed_planes)
     valid = np.isfinite(stack) & np.isfinite(variance) & ((mask & MaskPlane.NO_DATA) == 0)
     good = valid & ((mask & planes(*config.bad_planes)) == 0)
-    clipped = np.zeros(stack.shape, bool) if limits is None else clip_outliers(stack, variance, good, limits)
+    clipped = np.zeros(stack.shape, bool)
+    if limits is not None:
+        share = np.array([i.noise_share for i in here], np.float32)[:, None, None]
+        clipped = clip_outliers(stack, variance * share, good, limits)
     mask[~valid] |= int(MaskPlane.NO_DATA)
     ends = ~valid & maximum_filter(valid, (1, 2 * _ENDS + 1, 2 * _ENDS + 1))
     inner = (slice(None), *box.slices(wide))

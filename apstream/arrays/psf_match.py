@@ -1,0 +1,92 @@
+"""Kernels that turn one known point-spread function into another."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import fft as sp_fft
+from scipy.optimize import brentq
+
+from apstream.arrays.psf_warp import warp_kernel
+from apstream.arrays.types import F64
+
+__all__ = ["broadened", "half_maximum_width", "matching_kernel", "round_profile"]
+
+_ANGLES = 24
+
+
+def round_profile(kernel: F64, scale: float, half: int) -> F64:
+    """Return a kernel averaged over all angles, on pixels `scale` times as large; it sums to one.
+
+    Parameters
+    ----------
+    kernel : ndarray, shape (h, w), odd sides
+    half
+        Half the side of the result, (2 half + 1) squared.
+    """
+    angles = np.arange(_ANGLES) * (2 * np.pi / _ANGLES)
+    turns = [scale * np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]) for a in angles]
+    mean = np.mean([warp_kernel(kernel, turn, half) for turn in turns], axis=0)
+    return np.asarray(mean / mean.sum())
+
+
+def half_maximum_width(kernel: F64) -> float:
+    """Return the FWHM in pixels of a round kernel, on the cubic spline through its middle row."""
+    from scipy.interpolate import CubicSpline
+
+    row = kernel[kernel.shape[0] // 2, kernel.shape[1] // 2 :]
+    below = np.flatnonzero(row < row[0] / 2)
+    if not below.size:
+        return 2.0 * len(row)
+    spline = CubicSpline(np.arange(len(row)), row - row[0] / 2)
+    return 2 * float(brentq(spline, below[0] - 1, below[0]))
+
+
+def broadened(kernel: F64, fwhm: float) -> F64:
+    """Return a round kernel convolved with the Gaussian that makes it `fwhm` pixels wide; it sums to one.
+
+    A kernel that is as wide already is returned as it is. The sides must hold the result.
+    """
+    if half_maximum_width(kernel) >= fwhm:
+        return np.asarray(kernel / kernel.sum())
+    sigma = brentq(lambda s: half_maximum_width(_blurred(kernel, s)) - fwhm, 1e-3, fwhm / 2, xtol=1e-4)
+    return _blurred(kernel, float(sigma))
+
+
+def _blurred(kernel: F64, sigma: float) -> F64:
+    size = tuple(2 * side for side in kernel.shape)
+    fy, fx = sp_fft.fftfreq(size[0])[:, None], sp_fft.rfftfreq(size[1])[None, :]
+    gauss = np.exp(-2 * np.pi**2 * sigma**2 * (fy**2 + fx**2))
+    out = sp_fft.irfft2(sp_fft.rfft2(kernel, size) * gauss, size)[: kernel.shape[0], : kernel.shape[1]]
+    return np.asarray(out / out.sum())
+
+
+def matching_kernel(source: F64, target: F64, half: int, *, floor: float = 1e-5) -> F64:
+    """Return the kernel K with source * K = target in the regularised least-squares sense.
+
+    Parameters
+    ----------
+    source, target : ndarray, odd sides
+        Centred on their middle pixels, summing to one.
+    half
+        Half the side of K; the two outer pixels are tapered.
+    floor
+        Spatial frequencies whose power in `source` is below this are not amplified.
+
+    Returns
+    -------
+    ndarray, shape (2 half + 1, 2 half + 1)
+        Sums to one.
+    """
+    n = int(sp_fft.next_fast_len(max(max(source.shape), max(target.shape)) + 2 * half, real=True))
+    p, t = (_spectrum(kernel, n) for kernel in (source, target))
+    full = sp_fft.irfft2(np.conj(p) * t / (np.abs(p) ** 2 + floor), (n, n))
+    kernel = np.roll(full, (half, half), axis=(0, 1))[: 2 * half + 1, : 2 * half + 1]
+    edge = np.clip((half + 1 - np.abs(np.arange(-half, half + 1))) / 3, 0, 1)
+    kernel = kernel * edge[:, None] * edge[None, :]
+    return np.asarray(kernel / kernel.sum())
+
+
+def _spectrum(kernel: F64, n: int) -> F64:
+    padded = np.zeros((n, n))
+    padded[: kernel.shape[0], : kernel.shape[1]] = kernel
+    return np.asarray(sp_fft.rfft2(np.roll(padded, (-(kernel.shape[0] // 2), -(kernel.shape[1] // 2)), axis=(0, 1))))
