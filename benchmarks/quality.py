@@ -122,7 +122,7 @@ def explained(sources: dict[str, np.ndarray]) -> np.ndarray:
     """Tell which sources are flagged as dipoles, saturated or residuals of bright stars."""
     names = ("isDipole", "pixelFlags_saturated", "pixelFlags_saturated_template", "isBrightStarResidual")
     flags = [np.asarray(sources[name], bool) for name in names if name in sources]
-    return np.logical_or.reduce(flags)
+    return np.asarray(np.logical_or.reduce(flags), bool)
 
 
 def usable(difference: DifferenceImage, y: np.ndarray, x: np.ndarray) -> np.ndarray:

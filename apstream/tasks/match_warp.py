@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from apstream.arrays import convolve as cv
 from apstream.arrays.psf_match import broadened, half_maximum_width, matching_kernel, round_profile
 from apstream.arrays.psf_warp import fit_kernel_field, local_matrix, warp_kernel
-from apstream.arrays.types import F32, F64
+from apstream.arrays.types import F32, F64, BoolArray
 from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane
 from apstream.model.psf import Psf
 from apstream.tasks.psf_field import PsfInput
 
-__all__ = ["MatchWarpConfig", "match_warp", "matching_terms", "target_kernel", "widest_fwhm"]
+__all__ = ["MatchWarpConfig", "kernel_half", "match_warp", "matching_terms", "target_kernel", "widest_fwhm"]
 
 #: Kernels are computed on so many positions along each side of a part.
 _NODES = 4
@@ -99,15 +99,21 @@ def matching_terms(item: PsfInput, target: F64, box: Box, config: MatchWarpConfi
 
 def _nodes(item: PsfInput, box: Box) -> tuple[F64, F64]:
     """Return positions, relative to `box`, on a grid over the part of it that the input covers."""
-    coarse = [np.linspace(0, n - 1, _COARSE) for n in box.shape]
-    y, x = (a.ravel() for a in np.meshgrid(*coarse, indexing="ij"))
-    inside = item.box.contains(*item.pixel_map(y + box.y0, x + box.x0))
+    rows, columns = (np.linspace(0, n - 1, _COARSE) for n in box.shape)
+    y, x = np.meshgrid(rows, columns, indexing="ij")
+    inside = item.box.contains(*(v.reshape(y.shape) for v in item.pixel_map(y.ravel() + box.y0, x.ravel() + box.x0)))
     if inside.any():
-        coarse = [values[[max(k.min() - 1, 0), min(k.max() + 1, _COARSE - 1)]] for values, k in zip(
-            coarse, np.unravel_index(np.flatnonzero(inside), (_COARSE, _COARSE)), strict=True)]
-    sides = [np.linspace(values[0], values[-1], _NODES) for values in coarse]
-    y, x = (a.ravel() for a in np.meshgrid(*sides, indexing="ij"))
-    return y, x
+        along = [np.asarray(inside.any(axis=axis)) for axis in (1, 0)]
+        rows, columns = _widened(rows, along[0]), _widened(columns, along[1])
+    nodes = (np.linspace(side[0], side[-1], _NODES) for side in (rows, columns))
+    y, x = np.meshgrid(*nodes, indexing="ij")
+    return y.ravel(), x.ravel()
+
+
+def _widened(values: F64, chosen: BoolArray) -> F64:
+    """Return the values from one before the first that is chosen to one after the last."""
+    where = np.flatnonzero(chosen)
+    return values[max(where[0] - 1, 0) : where[-1] + 2]
 
 
 def _kernel_at(item: PsfInput, target: F64, y: float, x: float, config: MatchWarpConfig) -> F64 | None:
@@ -156,5 +162,5 @@ def match_warp(warped: MaskedImage, terms: F64) -> MaskedImage:
     return MaskedImage.make(image, mask, variance, warped.unit, warped.box)
 
 
-def _filled(variance: F32, holes: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> F32:
+def _filled(variance: F32, holes: BoolArray) -> F32:
     return np.where(holes, np.float32(np.median(variance[~holes])), variance)
