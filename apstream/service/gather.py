@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,7 +82,7 @@ def gather_reference(repository: FileRepository, raw: RawExposure) -> RefCat | N
     region = _region(raw)
     if region is not None:
         region = SkyCircle(region.ra, region.dec, region.radius + _REFERENCE_MARGIN)
-    return read_refcat(Path(location), band=raw.info.band, region=region)
+    return read_refcat(location, band=raw.info.band, region=region)
 
 
 def _optional(repository: FileRepository, dataset_type: str, **data_id: object) -> F32 | None:

@@ -30,6 +30,7 @@ from apstream.repo.formats.hats import is_hats, open_hats
 from apstream.repo.formats.hats_writer import MAX_ORDER, plan_partitions
 from apstream.repo.formats.htm import is_htm_shards, is_trixel
 from apstream.repo.formats.starcolumns import TableSchema, find_columns
+from apstream.repo.store import open_store
 from apstream.service.gather import gather_reference
 
 RADIAN = np.pi / 180
@@ -89,6 +90,10 @@ def shard_columns(stars: dict[str, np.ndarray], njy: bool) -> dict[str, np.ndarr
     }
 
 
+def partitions(path: Path) -> pa.Table:
+    return pa.parquet.read_table([path / file for file in open_hats(path).files()], partitioning=None)
+
+
 @pytest.fixture(scope="module")
 def stars() -> dict[str, np.ndarray]:
     return sky()
@@ -110,7 +115,7 @@ def test_every_row_lies_in_the_partition_of_its_pixel(catalog: Path, stars: dict
     assert hats.n_rows == len(stars["id"])
     found = []
     for order, pixel, path in zip(hats.orders, hats.pixels, hats.files(), strict=True):
-        table = pa.parquet.read_table(path, partitioning=None)
+        table = pa.parquet.read_table(catalog / path, partitioning=None)
         assert 0 < len(table) <= 400
         assert set(hpgeom.angle_to_pixel(1 << order, table["ra"].to_numpy(), table["dec"].to_numpy())) == {pixel}
         assert np.all(np.diff(table["_healpix_29"].to_numpy()) >= 0)
@@ -154,7 +159,7 @@ def test_only_the_partitions_of_the_region_are_opened(catalog: Path, tmp_path: P
     broken = shutil.copytree(catalog, tmp_path / "broken")
     wanted = open_hats(broken).files(region)
     for path in set(open_hats(broken).files()) - set(wanted):
-        path.write_bytes(b"nobody reads this")
+        (broken / path).write_bytes(b"nobody reads this")
     assert len(wanted) <= 4
     assert len(read_refcat(broken, region=region).stars) == len(read_refcat(catalog, region=region).stars) > 0
     with pytest.raises(BadCatalog, match="Npix="):
@@ -183,7 +188,7 @@ def test_what_is_read_follows_the_region_and_not_the_catalogue(tmp_path: Path):
     convert_refcat(copies, tmp_path / "large", rows_per_partition=1000)
     region = SkyCircle(0.0, 20.0, 0.1)
     small, large = (bytes_read(tmp_path / name, region) for name in ("small", "large"))
-    size = sum(p.stat().st_size for p in open_hats(tmp_path / "large").files())
+    size = sum(p.stat().st_size for p in (tmp_path / "large" / "dataset").rglob("*.parquet"))
     assert large < 1.3 * small + 10_000  # the list of partitions is longer
     assert large < size / 20
 
@@ -266,7 +271,7 @@ def test_sources_of_different_bands_share_a_catalogue(tmp_path: Path):
     converted = convert_refcat([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "stars")
     assert converted.columns == ("id", "ra", "dec", "mag_g", "mag_i", "mag_err_i")
     assert read_refcat(tmp_path / "stars", band="i").stars["ra"].tolist() == [11]
-    table = pa.parquet.read_table(open_hats(tmp_path / "stars").files(), partitioning=None)
+    table = partitions(tmp_path / "stars")
     assert table["id"].to_pylist() == ["1", "x7"]
 
 
@@ -364,8 +369,11 @@ def test_a_broken_list_of_partitions_is_named(catalog: Path, tmp_path: Path):
         with pytest.raises(BadCatalog, match="broken"):
             read_refcat(broken)
     shutil.rmtree(broken / "dataset")
-    with pytest.raises(ApstreamError, match="broken"):
-        open_hats(broken)
+    (broken / "partition_info.csv").unlink()
+    for name in ("dataset", "hats.properties", "properties"):
+        with pytest.raises(ApstreamError, match="broken"):
+            open_hats(broken)
+        (broken / name).unlink(missing_ok=True)
 
 
 def test_gathering_reads_the_catalogue_near_the_frame(catalog: Path, stars: dict[str, np.ndarray]):
@@ -384,8 +392,7 @@ def test_the_shards_of_a_survey(shared_data: Path, tmp_path: Path):
     assert convert_refcat([shared_data / "refcats" / "gaia_HiTS_2015.tar.gz"], tmp_path / "gaia").rows == 181
     with tarfile.open(archive) as tar:
         raw = fits.getdata(io.BytesIO(tar.extractfile("157216.fits").read()), 1)
-    table = pa.parquet.read_table(open_hats(tmp_path / "ps1").files(), partitioning=None)
-    raw, ours = raw[np.argsort(raw["id"])], table.sort_by("id")
+    raw, ours = raw[np.argsort(raw["id"])], partitions(tmp_path / "ps1").sort_by("id")
     np.testing.assert_array_equal(ours["id"].to_numpy(), raw["id"])
     np.testing.assert_allclose(ours["ra"].to_numpy(), np.rad2deg(raw["coord_ra"]), atol=1e-11)
     expected = -2.5 * np.log10(raw["i_flux"] * 1e9) + 31.4
@@ -427,3 +434,19 @@ def test_the_page_names_columns_that_are_found(column: str, name: str):
     places = [found.ra, found.dec, found.pm_ra, found.pm_dec, found.epoch, found.id]
     places += [place for m in found.magnitudes for place in (m.column, m.error)]
     assert name in places
+
+
+@pytest.mark.s3
+def test_a_catalogue_in_an_object_store_is_read_in_parts(catalog: Path, s3_url: str, tmp_path: Path):
+    copy, region = shutil.copytree(catalog, tmp_path / "copy"), SkyCircle(0.0, 20.0, 0.05)
+    store, wanted = open_store(f"{s3_url}/refcat/main"), open_hats(catalog).files(region)
+    for path in content(copy):
+        if path.endswith(".parquet") and path not in wanted:
+            (copy / path).write_bytes(b"nobody reads this")
+        store.create(path, copy / path)
+    found = read_refcat(f"{s3_url}/refcat/main", band="r", region=region).stars
+    np.testing.assert_array_equal(found, read_refcat(catalog, band="r", region=region).stars)
+    table = tmp_path / "r.csv"
+    table.write_text("ra,dec,r\n1,2,3\n")
+    open_store(s3_url).create("refcat/r.csv", table)
+    assert len(read_refcat(f"{s3_url}/refcat/r.csv").stars) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from apstream.model.wcs import separation
 from apstream.repo.formats.hats import Hats, is_hats, open_hats
 from apstream.repo.formats.starcolumns import Magnitude, StarColumns, find_columns
 from apstream.repo.formats.startables import Columns, read_chunks, read_schema
+from apstream.repo.store import open_store
 
 __all__ = ["read_refcat"]
 
@@ -27,9 +29,9 @@ def read_refcat(
     Parameters
     ----------
     path
-        A directory in HATS layout; or a ``.fits``, ``.csv`` or ``.parquet`` table with columns of ICRS degrees
-        (``ra``, ``dec`` or common variants), a magnitude per band, and optionally proper motions in mas/yr with
-        their epoch in years; or a FITS table as LSST's pipelines shard them.
+        Path, or URL in an object store, of a directory in HATS layout; or of a ``.fits``, ``.csv`` or ``.parquet``
+        table with columns of ICRS degrees (``ra``, ``dec`` or common variants), a magnitude per band, and optionally
+        proper motions in mas/yr with their epoch in years; or of a FITS table as LSST's pipelines shard them.
     band
         Band whose magnitude is wanted; without a column for it the first magnitude column serves.
     magnitude
@@ -44,12 +46,11 @@ def read_refcat(
 
     Raises
     ------
-    FileMissing, BadFile
+    FileMissing, BadFile, StorageUnavailable
         If the file is not there or cannot be read.
     BadCatalog
         If position or magnitude columns are missing or no row is usable.
     """
-    path = Path(path)
     parts, usable = [], False
     for columns, chosen, data in _pieces(path, band, magnitude, region):
         stars = _stars(columns, chosen, data)
@@ -64,14 +65,26 @@ def read_refcat(
 
 
 def _pieces(
-    path: Path, band: str, magnitude: str | None, region: SkyCircle | None
+    path: Path | str, band: str, magnitude: str | None, region: SkyCircle | None
 ) -> Iterator[tuple[StarColumns, Magnitude, Columns]]:
     if is_hats(path):
         yield from _hats_pieces(open_hats(path), band, magnitude, region)
         return
-    columns = find_columns(read_schema(path))
-    chosen = columns.choose(band, magnitude)
-    yield from ((columns, chosen, data) for data in read_chunks(path, columns.needed([chosen])))
+    with _local(path) as file:
+        columns = find_columns(read_schema(file))
+        chosen = columns.choose(band, magnitude)
+        yield from ((columns, chosen, data) for data in read_chunks(file, columns.needed([chosen])))
+
+
+@contextmanager
+def _local(path: Path | str) -> Iterator[Path]:
+    """Give a table as a local file, fetched from an object store for the time being."""
+    if isinstance(path, Path) or "://" not in path:
+        yield Path(path)
+        return
+    folder, _, name = path.rpartition("/")
+    with open_store(folder).fetch(name) as file:
+        yield file
 
 
 def _hats_pieces(

@@ -138,7 +138,7 @@ def _tables(sources: Sequence[Path], scratch: Path) -> Iterator[tuple[Path, tupl
     for source in sources:
         if is_hats(source):
             catalog = open_hats(source)
-            yield from ((path, catalog.schema().positions) for path in catalog.files())
+            yield from ((Path(catalog.store.location(f)), catalog.schema().positions) for f in catalog.files())
         elif source.is_dir() or is_tar(source):
             with htm_shards(source, scratch=scratch) as shards:
                 if not shards:

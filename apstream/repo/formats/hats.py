@@ -29,14 +29,15 @@ from numpy.typing import NDArray
 from apstream.errors import BadCatalog
 from apstream.model.products import SkyCircle
 from apstream.repo.formats.starcolumns import TableSchema
-from apstream.repo.formats.startables import arrow_schema, catalog_errors
+from apstream.repo.formats.startables import arrow_schema, catalog_errors, is_table
+from apstream.repo.store import Store, open_store
 
 __all__ = ["COMMON_METADATA", "PARTITION_INFO", "PROPERTIES", "Hats", "is_hats", "open_hats", "partition_path"]
 
 PROPERTIES, PARTITION_INFO, COMMON_METADATA = "hats.properties", "partition_info.csv", "_common_metadata"
 _PROPERTIES = (PROPERTIES, "properties")
 _COLLECTION = "collection.properties"
-_PARTITION = re.compile(r"Norder=(\d+)/Dir=\d+/Npix=(\d+)")
+_PARTITION = re.compile(r"dataset/Norder=(\d+)/Dir=\d+/Npix=(\d+)")
 _DIRECTORY = 10_000  # pixels per Dir=
 
 
@@ -46,15 +47,15 @@ class Hats:
 
     Parameters
     ----------
-    path
-        Its directory.
+    store
+        Its directory, local or in an object store.
     properties
         What its properties file says.
     orders, pixels
         HEALPix order and nested pixel of each partition.
     """
 
-    path: Path
+    store: Store
     properties: Mapping[str, str]
     orders: NDArray[np.int64]
     pixels: NDArray[np.int64]
@@ -63,18 +64,16 @@ class Hats:
     def n_rows(self) -> int:
         """Number of rows, from the properties or else from all partitions."""
         said = self.properties.get("hats_nrows", "")
-        if said.isdigit():
-            return int(said)
-        return sum(pa.parquet.read_metadata(file).num_rows for file in self.files())
+        return int(said) if said.isdigit() else sum(self._metadata(file).num_rows for file in self.files())
 
-    def files(self, region: SkyCircle | None = None) -> list[Path]:
-        """Return the files of the partitions that overlap `region`, of all without one."""
+    def files(self, region: SkyCircle | None = None) -> list[str]:
+        """Return the files of the partitions that overlap `region`, of all without one; paths in the directory."""
         inside = np.ones(len(self.orders), bool) if region is None else self._overlapping(region)
         suffix = self.properties.get("hats_npix_suffix", ".parquet")
-        found: list[Path] = []
+        found: list[str] = []
         for order, pixel in zip(self.orders[inside].tolist(), self.pixels[inside].tolist(), strict=True):
-            path = self.path / "dataset" / partition_path(order, pixel, suffix.rstrip("/"))
-            found += sorted(p for p in path.iterdir() if p.suffix.startswith(".par")) if path.is_dir() else [path]
+            path = "dataset/" + partition_path(order, pixel, suffix.rstrip("/"))
+            found += [p for p in self.store.walk(path) if ".par" in p] if suffix == "/" else [path]
         return found
 
     def _overlapping(self, region: SkyCircle) -> NDArray[np.bool_]:
@@ -95,13 +94,16 @@ class Hats:
 
     def schema(self, region: SkyCircle | None = None) -> TableSchema:
         """Return the columns; where the catalogue has no file for them, from a partition in `region`."""
-        path = self.path / "dataset" / COMMON_METADATA
-        if not path.is_file():
+        path = f"dataset/{COMMON_METADATA}"
+        if not self.store.exists(path):
             path = next(iter(self.files(region) or self.files()))
-        with catalog_errors(path):
-            known = arrow_schema(pa.parquet.read_schema(path), self.path)
+        known = arrow_schema(self._metadata(path).schema.to_arrow_schema(), self.store.url)
         ra, dec = self.properties.get("hats_col_ra", ""), self.properties.get("hats_col_dec", "")
         return replace(known, positions=(ra, dec)) if {ra, dec} <= known.units.keys() else known
+
+    def _metadata(self, path: str) -> Any:
+        with catalog_errors(self.store.location(path)), self.store.open(path) as file:
+            return pa.parquet.read_metadata(file)
 
     def read(
         self, names: Sequence[str], region: SkyCircle | None = None, *, positions: tuple[str, str] | None = None
@@ -113,8 +115,8 @@ class Hats:
         """
         rows = _box(region, *positions) if region is not None and positions else None
         for path in self.files(region):
-            with catalog_errors(path):
-                table = pa.parquet.read_table(path, columns=list(names), filters=rows, partitioning=None)
+            with catalog_errors(self.store.location(path)), self.store.open(path) as file:
+                table = pa.parquet.read_table(file, columns=list(names), filters=rows)
                 yield {name: table[name].to_numpy() for name in names}
 
 
@@ -128,32 +130,41 @@ def _box(region: SkyCircle, ra: str, dec: str) -> pc.Expression:
 
 
 def is_hats(path: Path | str) -> bool:
-    """Tell whether a path is a directory in HATS layout, or a HATS collection."""
-    path = Path(path)
-    return (path / _COLLECTION).is_file() or (
-        any((path / name).is_file() for name in _PROPERTIES) and (path / "dataset").is_dir()
-    )
+    """Tell whether a path or URL is a directory in HATS layout, or a HATS collection."""
+    if is_table(path):  # an object store may not be asked for files below a file
+        return False
+    store = open_store(path)
+    return store.exists(_COLLECTION) or bool(_properties(store))
 
 
 def open_hats(path: Path | str) -> Hats:
     """Open a HATS catalogue, or the primary one of a collection.
 
+    Parameters
+    ----------
+    path
+        Its directory, or the URL of one in an object store.
+
     Raises
     ------
     BadCatalog
         If it is none, or its list of partitions cannot be read.
+    StorageUnavailable
+        If disk, network or server fail.
     """
-    path = Path(path)
-    if (path / _COLLECTION).is_file():
-        primary = _read_properties(path / _COLLECTION).get("hats_primary_table_url", "")
-        return open_hats(path / primary) if primary else _refuse(path, "the collection names no primary table")
-    if not is_hats(path):
-        return _refuse(path, "not a HATS catalogue: no hats.properties with dataset/ beside it")
-    properties = _read_properties(next(path / n for n in _PROPERTIES if (path / n).is_file()))
-    partitions = _read_partitions(path)
+    store = open_store(path)
+    if collection := _read_properties(store, _COLLECTION):
+        primary = collection.get("hats_primary_table_url", "")
+        if not primary:
+            return _refuse(store, "the collection names no primary table")
+        return open_hats(store.location(primary))
+    properties = _properties(store)
+    if not properties:
+        return _refuse(store, "not a HATS catalogue: no hats.properties")
+    partitions = _read_partitions(store)
     if len(partitions) == 0:
-        return _refuse(path, "the catalogue has no partitions")
-    return Hats(path, properties, partitions[:, 0], partitions[:, 1])
+        return _refuse(store, "the catalogue has no partitions")
+    return Hats(store, properties, partitions[:, 0], partitions[:, 1])
 
 
 def partition_path(order: int, pixel: int, suffix: str = ".parquet") -> str:
@@ -161,24 +172,30 @@ def partition_path(order: int, pixel: int, suffix: str = ".parquet") -> str:
     return f"Norder={order}/Dir={pixel // _DIRECTORY * _DIRECTORY}/Npix={pixel}{suffix}"
 
 
-def _refuse(path: Path, message: str) -> Hats:
-    raise BadCatalog(message, where=str(path), remedy="convert the catalogue again")
+def _refuse(store: Store, message: str) -> Hats:
+    raise BadCatalog(message, where=store.url, remedy="convert the catalogue again")
 
 
-def _read_properties(path: Path) -> dict[str, str]:
-    with catalog_errors(path):
-        lines = path.read_text(encoding="utf-8").splitlines()
+def _properties(store: Store) -> dict[str, str]:
+    """Return the properties; none where there are none of a HATS catalogue (HiPS has a file of that name too)."""
+    found = next(filter(None, (_read_properties(store, name) for name in _PROPERTIES)), {})
+    return found if any(key.startswith("hats_") for key in found) else {}
+
+
+def _read_properties(store: Store, name: str) -> dict[str, str]:
+    lines = (store.read_text(name) or "").splitlines()
     pairs = (re.split(r"\s*[=:]\s*", line.strip(), maxsplit=1) for line in lines if not line.startswith(("#", "!")))
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
 
 
-def _read_partitions(path: Path) -> NDArray[np.int64]:
-    listed = path / PARTITION_INFO
-    if not listed.is_file():
-        found = (_PARTITION.search(p.as_posix()) for p in (path / "dataset").glob("Norder=*/Dir=*/Npix=*"))
-        return np.array(sorted((int(f[1]), int(f[2])) for f in found if f), np.int64).reshape(-1, 2)
-    with catalog_errors(listed), listed.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream, skipinitialspace=True))
+def _read_partitions(store: Store) -> NDArray[np.int64]:
+    listed = store.read_text(PARTITION_INFO)
+    if listed is None:
+        found = {(int(f[1]), int(f[2])) for p in store.walk("dataset") if (f := _PARTITION.match(p))}
+        return np.array(sorted(found), np.int64).reshape(-1, 2)
+    where = store.location(PARTITION_INFO)
+    with catalog_errors(where):
+        rows = list(csv.DictReader(listed.splitlines(), skipinitialspace=True))
         if rows and not {"Norder", "Npix"} <= rows[0].keys():
-            raise BadCatalog("no columns Norder and Npix", where=str(listed), remedy="convert the catalogue again")
+            raise BadCatalog("no columns Norder and Npix", where=where, remedy="convert the catalogue again")
         return np.array([(int(r["Norder"]), int(r["Npix"])) for r in rows], np.int64).reshape(-1, 2)

@@ -66,7 +66,7 @@ class HatsWriter:
         self._name = name
         self._limit = rows_per_partition
         self._waiting: list[pa.Table] = []
-        self._spills: list[pa.Table] = []
+        self._spills: list[tuple[Path, pa.Schema]] = []
         self._counts = np.zeros(12 << (2 * MAX_ORDER), np.int32)
 
     def add(self, table: pa.Table) -> None:
@@ -91,7 +91,7 @@ class HatsWriter:
             partitions = plan_partitions(self._counts, self._limit)
             if not partitions:
                 raise BadCatalog("no row has a position", where=self._name, remedy="check the columns")
-            schema = _merge([spill.schema for spill in self._spills])
+            schema = _merge([schema for _, schema in self._spills])
             for group in _groups(partitions):
                 self._write_group(group, schema)
             self._describe(partitions, schema)
@@ -113,12 +113,11 @@ class HatsWriter:
         path.parent.mkdir(exist_ok=True)
         with pa.ipc.new_file(str(path), table.schema) as sink:
             sink.write_table(table)
-        self._spills.append(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+        self._spills.append((path, table.schema))
 
     def _write_group(self, group: list[Partition], schema: pa.Schema) -> None:
         low, high = group[0].span[0], group[-1].span[1]
-        parts = [_conform(_cut(spill, low, high), schema) for spill in self._spills]
-        rows = _sorted(pa.concat_tables(parts))
+        rows = _sorted(pa.concat_tables(_conform(_spilled(path, low, high), schema) for path, _ in self._spills))
         for partition in group:
             path = self._folder / "dataset" / partition_path(partition.order, partition.pixel)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -193,6 +192,13 @@ def _sorted(table: pa.Table) -> pa.Table:
 def _cut(table: pa.Table, low: int, high: int) -> pa.Table:
     first, last = np.searchsorted(_pixels(table), [low, high])
     return table.slice(first, last - first)
+
+
+def _spilled(path: Path, low: int, high: int) -> pa.Table:
+    """Return a copy of a range of pixels; the rest of the file is neither read nor kept mapped."""
+    with pa.memory_map(str(path)) as file:
+        part = _cut(pa.ipc.open_file(file).read_all(), low, high)
+        return part.take(np.arange(len(part)))
 
 
 def _merge(schemas: list[pa.Schema]) -> pa.Schema:

@@ -7,7 +7,7 @@ import gzip
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from apstream.errors import BadCatalog, FileMissing
 from apstream.repo.formats.hdus import open_fits
 from apstream.repo.formats.starcolumns import TableSchema
 
-__all__ = ["arrow_schema", "catalog_errors", "read_chunks", "read_schema"]
+__all__ = ["arrow_schema", "catalog_errors", "is_table", "read_chunks", "read_schema"]
 
 #: Rows read at a time.
 CHUNK_ROWS = 200_000
@@ -30,6 +30,12 @@ _CSV_BLOCK = 1 << 23
 _NULLS = ["", "nan", "NaN", "NAN", "null", "NULL", "None", "--", "N/A", "NA"]
 
 Columns = dict[str, NDArray[Any] | pa.ChunkedArray]
+
+
+def is_table(path: Path | str) -> bool:
+    """Tell whether a path or URL is called like a table."""
+    name = PurePosixPath(str(path))
+    return _is_fits(name) or name.suffix in _PARQUET or name.name.endswith((".csv", ".csv.gz"))
 
 
 def read_schema(path: Path) -> TableSchema:
@@ -71,7 +77,7 @@ def read_chunks(path: Path, names: Sequence[str], *, text: str | None = None) ->
 
 
 @contextmanager
-def catalog_errors(path: Path) -> Iterator[None]:
+def catalog_errors(path: Path | str) -> Iterator[None]:
     """Turn what a library says of a broken table into our error naming `path`."""
     try:
         yield
@@ -93,7 +99,7 @@ def _unit(field: pa.Field) -> str:
     return str((field.metadata or {}).get(b"unit", b"").decode())
 
 
-def _is_fits(path: Path) -> bool:
+def _is_fits(path: PurePath) -> bool:
     suffix = "".join(path.suffixes[-2:]) if path.suffix in {".gz", ".fz"} else path.suffix
     return suffix.lower().startswith((".fits", ".fit", ".fts")) or any(
         ending in suffix.lower() for ending in (".fits.", ".fit.", ".fts.")
