@@ -128,18 +128,12 @@ class Registry:
 
     def users(self, type: str, identity: Mapping[str, Any]) -> list[Entry]:
         """Return the datasets of this repository that were made from one, in order of type and data id."""
-        query = (
-            sa.select(DATASETS, TYPES.c.name.label("type_name"))
-            .join(TYPES, TYPES.c.id == DATASETS.c.type)
-            .where(
-                TYPES.c.repository == self.repository,
-                DATASETS.c.id.in_(
-                    sa.select(INPUTS.c.dataset).where(INPUTS.c.type == type, INPUTS.c.key == canonical(identity))
-                ),
-            )
-        )
-        rows = self._all(query)
-        return sorted((entry_of(row, row.type_name) for row in rows), key=lambda entry: (entry.type, order_of(entry)))
+        mine = sa.select(TYPES.c.id, TYPES.c.name).where(TYPES.c.repository == self.repository)
+        names = {row.id: row.name for row in self._all(mine)}
+        made = sa.select(INPUTS.c.dataset).where(INPUTS.c.type == type, INPUTS.c.key == canonical(identity))
+        rows = self._all(sa.select(DATASETS).where(DATASETS.c.id.in_(made)))
+        entries = [entry_of(row, names[row.type]) for row in rows if row.type in names]
+        return sorted(entries, key=lambda entry: (entry.type, order_of(entry)))
 
     def remove(self, type: str, identity: Mapping[str, Any]) -> Entry | None:
         """Remove a dataset and return it, None if there was none; one remover gets it."""

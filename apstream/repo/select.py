@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -51,6 +51,31 @@ Choice: TypeAlias = str | Span
 
 
 @dataclass(frozen=True, slots=True)
+class _Allowed:
+    """The choices of a key, made ready to look at many values."""
+
+    texts: frozenset[str]
+    numbers: frozenset[int]
+    spans: tuple[Span, ...]
+
+    @classmethod
+    def of(cls, key: str, choices: Sequence[Choice]) -> _Allowed:
+        texts = frozenset(choice for choice in choices if not isinstance(choice, Span))
+        numbers = frozenset(number for text in texts if (number := _parse(key, text)) is not None)
+        return cls(texts, numbers, tuple(choice for choice in choices if isinstance(choice, Span)))
+
+    def holds(self, key: str, value: object) -> bool:
+        if value is None:
+            return False
+        number = as_number(key, value)
+        listed = str(value) in self.texts if number is None else number in self.numbers
+        if listed or not self.spans:
+            return listed
+        number = _parse(key, str(value)) if number is None else number
+        return any(number in span for span in self.spans)
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """Allowed values by data-id key; an empty selection allows everything.
 
@@ -61,6 +86,11 @@ class Selection:
     """
 
     choices: Mapping[str, tuple[Choice, ...]]
+    _allowed: Mapping[str, _Allowed] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        allowed = {key: _Allowed.of(key, choices) for key, choices in self.choices.items()}
+        object.__setattr__(self, "_allowed", allowed)
 
     @classmethod
     def parse(cls, words: Sequence[str], aliases: Mapping[str, str] = DEFAULT_ALIASES) -> Selection:
@@ -99,7 +129,7 @@ class Selection:
 
     def matches(self, data_id: Mapping[str, Any]) -> bool:
         """Tell whether a data id is selected; a key that the data id lacks does not match."""
-        return all(_allowed(key, data_id.get(key), choices) for key, choices in self.choices.items())
+        return all(allowed.holds(key, data_id.get(key)) for key, allowed in self._allowed.items())
 
     def __bool__(self) -> bool:
         return bool(self.choices)
@@ -127,17 +157,6 @@ def _parse(key: str, text: str) -> int | None:
         return int("".join(date.groups()))
     number = int(text) if len(text) <= 20 and _INTEGER.fullmatch(text) else _MOST
     return number if -_MOST <= number < _MOST else None
-
-
-def _allowed(key: str, value: Any, choices: Sequence[Choice]) -> bool:
-    if value is None:
-        return False
-    number = as_number(key, value)
-    if number is None:
-        text = str(value)
-        spanned = _parse(key, text)
-        return any(spanned in choice if isinstance(choice, Span) else choice == text for choice in choices)
-    return any(number in c if isinstance(c, Span) else number == _parse(key, c) for c in choices)
 
 
 def _choice(key: str, part: str, word: str) -> Choice:
