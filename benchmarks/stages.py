@@ -16,7 +16,7 @@ _STARTED = time.perf_counter()
 def prepare(folder: Path, size: int) -> None:
     """Simulate a pair with and without cosmic rays, and a night with its templates."""
     from apstream.repo.ingest import ingest_sources
-    from apstream.repo.repository import FileRepository
+    from apstream.repo.repository import Repository
     from apstream.service.batch import select_raws
     from apstream.service.coadd import CoaddSettings, make_coadds
     from apstream.simulate.config import NightConfig, PairConfig
@@ -27,7 +27,7 @@ def prepare(folder: Path, size: int) -> None:
     simulate_pair(folder / "pair", PairConfig(size=size, transients=transients, seed=3))
     simulate_pair(folder / "clean", PairConfig(size=size, transients=transients, seed=3, cosmic_rays=False))
     night = simulate_night(folder / "night", NightConfig(size=size, visits=1, seed=3))
-    repository = FileRepository.create(folder / "repo", camera="simcam")
+    repository = Repository.create(folder / "repo", camera="simcam")
     ingest_sources(repository, [folder / "night"])
     jobs = [job for job in select_raws(repository, []) if job.id.visit in night.template_visits]
     make_coadds(repository, jobs, CoaddSettings())
@@ -55,7 +55,7 @@ def pair(folder: Path) -> dict[str, float]:
 def night(folder: Path) -> dict[str, float]:
     """A raw frame to committed, packed alerts, SQLite as APDB."""
     from apstream.model.products import KnownObjects
-    from apstream.repo.repository import FileRepository
+    from apstream.repo.repository import Repository
     from apstream.service.batch import select_raws
     from apstream.service.pixel_job import Stopwatch, process_raw
     from apstream.service.pixel_settings import PixelSettings, RepositorySettings
@@ -63,7 +63,7 @@ def night(folder: Path) -> dict[str, float]:
     watch = Stopwatch()
     _start(watch)
     root = folder / "repo"
-    job = select_raws(FileRepository(root), ["visit=1001"])[0]
+    job = select_raws(Repository(root), ["visit=1001"])[0]
     settings = PixelSettings(repository=RepositorySettings(root=root))
     products = process_raw(job.path, job.id.detector, KnownObjects.none(), settings)
     asyncio.run(_alerts(products, watch))

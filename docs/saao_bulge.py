@@ -20,7 +20,7 @@ from astropy.io import fits
 
 from apstream.alerts.codec import records_of_ocf
 from apstream.arrays.types import F64
-from apstream.repo.repository import FileRepository
+from apstream.repo.repository import Repository
 
 #: The frame whose pixels name the variable, and where it lies there, 0-based.
 REFERENCE, VARIABLE_Y, VARIABLE_X = 28, 249.0, 256.5
@@ -69,7 +69,7 @@ def _apstream(*words: str) -> None:
 
 def variable_position(out: Path) -> tuple[float, float]:
     """Return right ascension and declination of the variable's pixel in the frame that names it."""
-    calexp = FileRepository(out / "repo").get("calexp", visit=REFERENCE, detector=0)
+    calexp = Repository(out / "repo").get("calexp", visit=REFERENCE, detector=0)
     ra, dec = calexp.wcs.pixel_to_sky(np.array([VARIABLE_Y]), np.array([VARIABLE_X]))
     return float(ra[0]), float(dec[0])
 

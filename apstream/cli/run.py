@@ -69,11 +69,11 @@ def run(
 
 def _template_id(text: str) -> dict[str, int]:
     from apstream.errors import BadSettings
-    from apstream.repo.selection import parse_selection
+    from apstream.repo.select import Selection
 
-    chosen = {key: sorted(values) for key, values in parse_selection([text]).items()}
+    chosen = {key: str(values[0]) for key, values in Selection.parse([text]).choices.items()}
     try:
-        return {key: int(values[0]) for key, values in chosen.items() if len(values) == 1}
+        return {key: int(value) for key, value in chosen.items()}
     except ValueError as error:
         raise BadSettings("not a data id", where="--template-id", remedy="write visit=NUMBER") from error
 

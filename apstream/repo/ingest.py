@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from apstream.cameras import load_camera
-from apstream.errors import ApstreamError, BadFile, FileMissing
-from apstream.repo.formats.catalogs import read_refcat
-from apstream.repo.formats.raw import read_raw_info
-from apstream.repo.repository import FileRepository
+from astropy.io import fits
+from astropy.time import Time
 
-__all__ = ["IngestReport", "ingest_sources"]
+from apstream.cameras import Camera, load_camera
+from apstream.errors import ApstreamError, BadFile, FileMissing
+from apstream.model.exposures import ExposureInfo
+from apstream.repo.data_ids import parse_date
+from apstream.repo.formats.companions import bundle_raw, companion_paths
+from apstream.repo.formats.hats import is_hats
+from apstream.repo.formats.hdus import open_fits
+from apstream.repo.formats.htm import is_htm_shards
+from apstream.repo.formats.raw import list_detectors
+from apstream.repo.repository import Repository
+from apstream.repo.validity import ALWAYS
+
+__all__ = ["IngestReport", "ingest_curated", "ingest_sources"]
 
 _FITS = re.compile(r"\.(fits?|fts)(\.(gz|fz|bz2))?$", re.IGNORECASE)
-_CALIBS = {"bias", "dark", "flat", "defects"}
+_CALIBS = {"bias", "dark", "flat", "defects", "crosstalk", "transmission"}
 _NUMBER = re.compile(r"^d?(\d+)$")
 _TABLE = {".parquet", ".csv", ".pq"}
+_VALID_CARDS = ("VALIDBEG", "VALIDEND")
 
 
 @dataclass(slots=True)
@@ -31,63 +43,159 @@ class IngestReport:
     problems: list[ApstreamError] = field(default_factory=list)
 
 
-def ingest_sources(repository: FileRepository, sources: Sequence[Path], *, copy: bool = False) -> IngestReport:
+def ingest_sources(
+    repository: Repository,
+    sources: Sequence[Path],
+    *,
+    copy: bool = False,
+    valid: tuple[float, float] | None = None,
+    name: str = "main",
+) -> IngestReport:
     """Take files and folders in; one bad file is reported and the others go on.
 
-    Names decide: ``refcat*`` tables are reference catalogues, ``bias_0.fits``, ``dark_0.fits``,
-    ``flat_r_0.fits`` and ``defects_0.fits`` (or ``bias_d00.fits``, ...) in a folder called ``calib`` are
-    calibrations of that detector, every other FITS file is a raw frame, known by its header.
+    Names decide: ``refcat*`` tables, HATS folders and HTM shards are reference catalogues; ``bias_0.fits``,
+    ``flat_r_0.fits``, ``defects_0.yaml``, ``crosstalk_0.yaml`` (or ``bias_d00.fits``, ...) in a folder whose
+    name begins with calib are calibrations of that detector; every other FITS file is a raw frame, known by its
+    header.
+
+    Parameters
+    ----------
+    valid
+        Span (MJD TAI) that calibrations hold for; default: their VALIDBEG and VALIDEND cards, or always.
+    name
+        Of the reference catalogue.
     """
     report = IngestReport()
+    camera = load_camera(repository.camera)
     for path in _files(sources, report):
         try:
-            report.counts[_ingest(repository, path, copy)] += 1
+            for kind, count in _ingest(repository, camera, path, copy=copy, valid=valid, name=name).items():
+                report.counts[kind] += count
         except ApstreamError as error:
             report.problems.append(error.at(str(path)))
     return report
 
 
+def ingest_curated(repository: Repository) -> IngestReport:
+    """Store the calibrations that ship with the camera; those of an earlier time stay as they are."""
+    report = IngestReport()
+    for calib in load_camera(repository.camera).curated():
+        try:
+            repository.put(calib.value, calib.type, valid=calib.valid, detector=calib.detector)
+            report.counts[calib.type] += 1
+        except ApstreamError as error:
+            report.problems.append(error.at(f"curated {calib.type} of detector {calib.detector}"))
+    return report
+
+
 def _files(sources: Sequence[Path], report: IngestReport) -> Iterator[Path]:
     for source in sources:
-        if source.is_dir():
-            yield from sorted(p for p in source.rglob("*") if p.is_file() and _is_ours(p))
+        if is_hats(source) or is_htm_shards(source):
+            yield source
+        elif source.is_dir():
+            yield from _inside(source)
         elif source.is_file():
             yield source
         else:
             report.problems.append(FileMissing("no such file or folder", where=str(source), remedy="check the path"))
 
 
+def _inside(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name == "truth" or path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from [path] if is_hats(path) or is_htm_shards(path) else _inside(path)
+        elif _is_ours(path):
+            yield path
+
+
 def _is_ours(path: Path) -> bool:
-    if "truth" in path.parts:
-        return False
-    return bool(_FITS.search(path.name)) or (path.name.startswith("refcat") and path.suffix in _TABLE)
+    if _FITS.search(path.name):
+        return True
+    if path.suffix in _TABLE:
+        return path.name.startswith("refcat") or _is_calib(path)
+    return path.suffix in {".yaml", ".yml"} and _is_calib(path)
 
 
-def _ingest(repository: FileRepository, path: Path, copy: bool) -> str:
-    if path.name.lower().startswith("refcat"):
-        read_refcat(path)
-        repository.ingest(path, "refcat", copy=copy, name="main")
-        return "refcat"
-    if path.parent.name.startswith("calib"):
-        return _ingest_calib(repository, path, copy)
-    camera = load_camera(repository.camera)
-    info = read_raw_info(path, camera)
-    repository.ingest(
-        path, "raw", copy=copy, visit=info.id.visit, detector=info.id.detector, band=info.band
-    )
-    return "raw"
+def _is_calib(path: Path) -> bool:
+    return path.parent.name.lower().startswith("calib")
 
 
-def _ingest_calib(repository: FileRepository, path: Path, copy: bool) -> str:
+def _ingest(
+    repository: Repository,
+    camera: Camera,
+    path: Path,
+    *,
+    copy: bool,
+    valid: tuple[float, float] | None,
+    name: str,
+) -> dict[str, int]:
+    if path.name.lower().startswith("refcat") or is_hats(path) or is_htm_shards(path):
+        repository.ingest_refcat(path, name=name, copy=copy)
+        return {"refcat": 1}
+    if _is_calib(path):
+        return {_ingest_calib(repository, path, copy, valid): 1}
+    if _is_companion(path, camera):
+        return {}
+    infos = list_detectors(path, camera)
+    with _with_companions(path, camera, copy=copy or "://" in repository.root) as source:
+        repository.ingest_many(source, "raw", [_raw_id(info) for info in infos], copy=copy)
+    return {"raw": len(infos)}
+
+
+@contextmanager
+def _with_companions(path: Path, camera: Camera, *, copy: bool) -> Iterator[Path]:
+    """A copy cannot find what lies beside the original: it takes weight and mask along."""
+    if not copy or not companion_paths(path, camera):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / path.name
+        bundle_raw(path, camera, bundle)
+        yield bundle
+
+
+def _is_companion(path: Path, camera: Camera) -> bool:
+    """Whether a file is the weight or mask beside an image, which is taken in with it."""
+    swaps = [spec.replace for spec in camera.companions.items().values()]
+    return any(new in path.name and path.with_name(path.name.replace(new, old)).exists() for old, new in swaps)
+
+
+def _raw_id(info: ExposureInfo) -> dict[str, Any]:
+    return {"visit": info.id.visit, "detector": info.id.detector, "band": info.band, "day": _night(info.mid_mjd_tai)}
+
+
+def _night(mjd_tai: float) -> int:
+    """Return the date, yyyymmdd, of the evening of the night (UTC noon to noon)."""
+    evening = Time(mjd_tai - 0.5, format="mjd", scale="tai").utc
+    return int(evening.strftime("%Y%m%d"))
+
+
+def _ingest_calib(repository: Repository, path: Path, copy: bool, valid: tuple[float, float] | None) -> str:
     kind, *words = re.split(r"[-_.]", path.name.split(".")[0].lower())
     if kind not in _CALIBS:
         raise BadFile(
             "the name tells no calibration", where=str(path), remedy="call it bias_0.fits, flat_r_0.fits, ..."
         )
     numbers = [int(found[1]) for word in words if (found := _NUMBER.match(word))]
-    bands = [word for word in words if not _NUMBER.match(word)]
-    data_id: dict[str, Any] = {"detector": numbers[0] if numbers else 0}
-    if kind == "flat":
+    bands = [word for word in path.name.split(".")[0].split("_")[1:] if not _NUMBER.match(word)]
+    data_id: dict[str, Any] = {} if kind == "transmission" else {"detector": numbers[0] if numbers else 0}
+    if kind in ("flat", "transmission"):
         data_id["band"] = bands[0] if bands else "any"
-    repository.ingest(path, kind, copy=copy, **data_id)
+    repository.ingest(path, kind, copy=copy, valid=valid or _span_of(path), **data_id)
     return kind
+
+
+def _span_of(path: Path) -> tuple[float, float] | None:
+    if not _FITS.search(path.name):
+        return None
+    with open_fits(path) as hdus:
+        header: fits.Header = hdus[0].header
+        begin, end = (header.get(card) for card in _VALID_CARDS)
+    if begin is None and end is None:
+        return None
+    return (
+        ALWAYS[0] if begin is None else parse_date(begin),
+        ALWAYS[1] if end is None else parse_date(end),
+    )

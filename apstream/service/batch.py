@@ -14,9 +14,8 @@ from apstream.errors import BadSettings, DatasetNotFound
 from apstream.model.events import ExposureEvent
 from apstream.model.ids import VisitDetector
 from apstream.ports import Apdb, LedgerEntry
-from apstream.repo.registry import Entry
+from apstream.repo.entries import Entry
 from apstream.repo.repository import FileRepository
-from apstream.repo.selection import matches, parse_selection
 from apstream.service.daemon import serve
 from apstream.service.settings import DaemonSettings
 from apstream.service.telemetry import configure_logging
@@ -50,8 +49,7 @@ def select_raws(repository: FileRepository, words: Sequence[str]) -> list[BatchJ
     DatasetNotFound
         If it names none.
     """
-    allowed = parse_selection(words)
-    entries = [entry for entry in repository.find("raw") if matches(entry.data_id, allowed)]
+    entries = repository.find("raw", repository.select(words))
     if not entries:
         raise DatasetNotFound(
             f"no location for raw with {' '.join(words) or 'any id'}",
@@ -134,4 +132,4 @@ def _instrument(repository: FileRepository) -> str:
 
 def _job(repository: FileRepository, entry: Entry, instrument: str) -> BatchJob:
     id = VisitDetector(instrument, entry.data_id["visit"], entry.data_id["detector"])
-    return BatchJob(id, (repository.root / entry.path).resolve())
+    return BatchJob(id, Path(repository.location(entry)).resolve())

@@ -141,12 +141,12 @@ def _calibrate_all(
             progress("calexps", done, len(jobs))
 
 
-def _calibrate_into(root: Path, path: Path, detector: int, anchor: Path | None, stages: PixelConfig) -> None:
+def _calibrate_into(root: str, path: Path, detector: int, anchor: Path | None, stages: PixelConfig) -> None:
     repository = FileRepository(root)
     try:
         raw = read_raw(path, load_camera(repository.camera), detector=detector)
         reference = read_calexp(anchor) if anchor else gather_reference(repository, raw)
-        calexp = calibrate_raw(raw, gather_calibs(repository, raw.info), reference, stages)
+        calexp = calibrate_raw(raw, gather_calibs(repository, raw), reference, stages)
         info = calexp.info
         repository.put(calexp, "calexp", visit=info.id.visit, detector=info.id.detector, band=info.band)
     except ApstreamError as error:

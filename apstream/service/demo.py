@@ -18,7 +18,7 @@ from apstream.alerts.codec import decode
 from apstream.apdb import create_apdb
 from apstream.errors import FatalError
 from apstream.repo.ingest import ingest_sources
-from apstream.repo.repository import FileRepository
+from apstream.repo.repository import Repository
 from apstream.service.alert_page import render_page
 from apstream.service.batch import BatchJob, select_raws
 from apstream.service.coadd import CoaddSettings, make_coadds
@@ -111,7 +111,7 @@ def prepare_night(out: Path, config: NightConfig, tell: Tell) -> list[BatchJob]:
         The science exposures, in order of visit and detector.
     """
     simulate_night(out / "night", config, lambda done, total, what: tell("simulate the night", done, total))
-    repository = FileRepository.create(out / "repo", camera="simcam")
+    repository = Repository.create(out / "repo", camera="simcam")
     ingest_sources(repository, [out / "night"])
     jobs = select_raws(repository, [])
     _make_templates(repository, [job for job in jobs if job.id.visit < FIRST_SCIENCE_VISIT], tell)
@@ -122,7 +122,7 @@ def _apdb_url(out: Path) -> str:
     return f"sqlite:///{out.absolute() / 'apdb.sqlite'}"
 
 
-def _make_templates(repository: FileRepository, jobs: Sequence[BatchJob], tell: Tell) -> None:
+def _make_templates(repository: Repository, jobs: Sequence[BatchJob], tell: Tell) -> None:
     made = make_coadds(repository, jobs, CoaddSettings(), processes=2, progress=tell)
     if made.problems:
         raise made.problems[0]

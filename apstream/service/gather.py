@@ -7,16 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from apstream.arrays.types import F32
-from apstream.errors import DatasetNotFound, NoTemplateOverlap
-from apstream.model.calibs import IsrCalibs
-from apstream.model.exposures import CalExp, ExposureInfo, RawExposure
+from apstream.errors import NoTemplateOverlap
+from apstream.model.calibs import IsrCalibs, defect_map
+from apstream.model.exposures import CalExp, RawExposure
 from apstream.model.products import KnownObjects, SkyCircle
 from apstream.model.refcat import RefCat
 from apstream.pipeline.pixels import PixelInputs
 from apstream.repo.formats.catalogs import read_refcat
-from apstream.repo.formats.fits import read_calexp
-from apstream.repo.repository import FileRepository
+from apstream.repo.repository import Repository
 from apstream.tasks.template import TemplateInput
 
 __all__ = ["gather_calibs", "gather_inputs", "gather_reference"]
@@ -28,11 +26,11 @@ _REFERENCE_MARGIN = 0.1
 
 
 def gather_inputs(
-    repository: FileRepository,
+    repository: Repository,
     raw: RawExposure,
     known: KnownObjects,
     *,
-    templates: FileRepository,
+    templates: Repository,
     template_id: dict[str, int] | None = None,
 ) -> PixelInputs:
     """Read calibrations, reference and templates of a raw frame.
@@ -54,46 +52,51 @@ def gather_inputs(
     found = _templates(templates, raw, template_id)
     reference = gather_reference(repository, raw)
     return PixelInputs(
-        calibs=gather_calibs(repository, raw.info),
+        calibs=gather_calibs(repository, raw),
         reference=reference if reference is not None else found[0],
         templates=[TemplateInput.from_image(t, _name(t)) for t in found],
         known=known,
     )
 
 
-def gather_calibs(repository: FileRepository, info: ExposureInfo) -> IsrCalibs:
-    """Read the masters of a detector; those that the repository lacks are None."""
-    detector, band = info.id.detector, info.band
-    flat = repository.locate("flat", detector=detector, band=band)
-    defects = _optional(repository, "defects", detector=detector)
+def gather_calibs(repository: Repository, raw: RawExposure) -> IsrCalibs:
+    """Read the calibrations valid at the time of a frame; those that the repository never had are None.
+
+    Raises
+    ------
+    BadValidity
+        If there are some, but none (or several) for that time.
+    """
+    info = raw.info
+    at: dict[str, Any] = {"detector": info.id.detector, "mjd": info.mid_mjd_tai}
+    band = info.band if repository.entry("flat", band=info.band, **at) else "any"
+    defects = _optional(repository, "defects", **at)
     return IsrCalibs(
-        bias=_optional(repository, "bias", detector=detector),
-        dark=_optional(repository, "dark", detector=detector),
-        flat=_optional(repository, "flat", detector=detector, band=band if flat else "any"),
-        defects=None if defects is None else defects != 0,
+        bias=_optional(repository, "bias", **at),
+        dark=_optional(repository, "dark", **at),
+        flat=_optional(repository, "flat", band=band, **at),
+        defects=None if defects is None else defect_map(defects, raw.detector.shape),
+        crosstalk=_optional(repository, "crosstalk", **at),
     )
 
 
-def gather_reference(repository: FileRepository, raw: RawExposure) -> RefCat | None:
+def gather_reference(repository: Repository, raw: RawExposure) -> RefCat | None:
     """Read the part of the reference catalogue near a raw frame; None if the repository has none."""
-    location = repository.locate("refcat", name="main")
-    if location is None:
+    entry = repository.entry("refcat", name="main")
+    if entry is None:
         return None
     region = _region(raw)
     if region is not None:
         region = SkyCircle(region.ra, region.dec, region.radius + _REFERENCE_MARGIN)
-    return read_refcat(location, band=raw.info.band, region=region)
+    repository.note(entry)
+    return read_refcat(repository.location(entry), band=raw.info.band, region=region)
 
 
-def _optional(repository: FileRepository, dataset_type: str, **data_id: object) -> F32 | None:
-    try:
-        value: F32 = repository.get(dataset_type, **data_id)
-    except DatasetNotFound:
-        return None
-    return value
+def _optional(repository: Repository, dataset_type: str, **data_id: Any) -> Any:
+    return repository.get(dataset_type, **data_id) if repository.entry(dataset_type, **data_id) else None
 
 
-def _templates(repository: FileRepository, raw: RawExposure, template_id: dict[str, int] | None) -> Sequence[CalExp]:
+def _templates(repository: Repository, raw: RawExposure, template_id: dict[str, int] | None) -> Sequence[CalExp]:
     region, kind = _region(raw), "calexp" if template_id else "deepCoadd"
     known: dict[str, Any] = {**template_id} if template_id else {"band": raw.info.band}
     entries = repository.overlapping(kind, region, **known) if region else repository.find(kind, **known)
@@ -103,7 +106,7 @@ def _templates(repository: FileRepository, raw: RawExposure, template_id: dict[s
             where=raw.info.origin,
             remedy="make one with apstream coadd, or name a calexp with --template-id visit=N",
         )
-    return [read_calexp(repository.root / entry.path) for entry in entries]
+    return [repository.get_entry(entry) for entry in entries]
 
 
 def _region(raw: RawExposure) -> SkyCircle | None:

@@ -14,7 +14,7 @@ from apstream.errors import ApstreamError
 from apstream.model.products import KnownObjects, PixelProducts
 from apstream.pipeline.pixels import PixelResult, find_dia_sources
 from apstream.repo.formats.raw import read_raw
-from apstream.repo.repository import FileRepository
+from apstream.repo.repository import Repository
 from apstream.service.gather import gather_inputs
 from apstream.service.pixel_settings import PixelSettings
 from apstream.service.request import PixelRequest
@@ -70,6 +70,6 @@ def process_raw(path: Path | str, detector: int | None, known: KnownObjects, set
 
 
 @lru_cache(maxsize=8)
-def open_repository(root: Path) -> FileRepository:
+def open_repository(root: Path) -> Repository:
     """Open a repository once per process."""
-    return FileRepository(root)
+    return Repository(root)

@@ -9,14 +9,14 @@ from typer.testing import CliRunner
 
 from apstream.cli.main import app, register
 from apstream.errors import BadSettings, DatasetNotFound
-from apstream.repo.repository import FileRepository
+from apstream.repo.repository import Repository
 
 register()
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    repository = FileRepository.create(tmp_path / "repo", camera="simcam")
+    repository = Repository.create(tmp_path / "repo", camera="simcam")
     for visit in (1, 2, 3):
         raw = tmp_path / f"{visit}.fits"
         raw.write_bytes(b"%d" % visit)
@@ -35,7 +35,7 @@ def test_show_data_lists_what_a_selection_matches_and_runs_nothing(root: Path) -
     assert status == 0
     assert [line.split("  ")[0] for line in output.splitlines()] == ["simcam visit=2 detector=0"]
     assert len(run(root, "--show", "data", "--id", "visit=2..3")[1].splitlines()) == 2  # any filter
-    assert not FileRepository(root).find("calexp")
+    assert not Repository(root).find("calexp")
 
 
 def test_show_config_prints_the_settings_with_overrides(root: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from postgres_server import PostgresServer
 
 from apstream.alerts.codec import decode
 from apstream.apdb import create_apdb
-from apstream.repo.repository import FileRepository
+from apstream.repo.repository import Repository
 from apstream.service.batch import BatchJob
 from apstream.service.demo import prepare_night
 from apstream.service.settings import ServiceSettings
@@ -41,7 +41,7 @@ class Night:
         self.bootstrap = kafka.bootstrap
         self.transport = outside.kafka_transport(kafka.bootstrap, name)
         self.url = postgres.url(postgres.create_database())
-        self.products = FileRepository.create(folder / name / "products", camera="simcam")
+        self.products = Repository.create(folder / name / "products", camera="simcam")
         service = {"pixel_job": REAL.pixel_job, "identify_job": REAL.identify_job, "warm_up": REAL.warm_up}
         tree = outside.settings_tree(folder / name, self.url, self.transport, **service, roots=[str(folder / "night")])
         where = {"root": str(folder / "repo"), "output_root": str(self.products.root)}

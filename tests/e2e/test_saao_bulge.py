@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from apstream.repo.repository import FileRepository
+from apstream.repo.repository import Repository
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ def test_frames_are_registered_and_subtracted(example, out):
     good = [visit for visit, (outcome, _) in ended.items() if outcome == "processed"]
     assert len(ended) == 75
     assert len(good) >= 70
-    repository = FileRepository(out / "repo")
+    repository = Repository(out / "repo")
     metrics = [repository.get("calexp", visit=visit, detector=0).metrics for visit in good]
     assert np.median([m["register.rms_pixels"] for m in metrics]) < 0.2
     assert min(m["register.n_matched"] for m in metrics) > 50

@@ -30,6 +30,7 @@ from apstream.repo.formats.hats import is_hats, open_hats
 from apstream.repo.formats.hats_writer import MAX_ORDER, plan_partitions
 from apstream.repo.formats.htm import is_htm_shards, is_trixel
 from apstream.repo.formats.starcolumns import TableSchema, find_columns
+from apstream.repo.repository import Repository
 from apstream.repo.store import open_store
 from apstream.service.gather import gather_reference
 
@@ -376,8 +377,11 @@ def test_a_broken_list_of_partitions_is_named(catalog: Path, tmp_path: Path):
         (broken / name).unlink(missing_ok=True)
 
 
-def test_gathering_reads_the_catalogue_near_the_frame(catalog: Path, stars: dict[str, np.ndarray]):
-    repository = SimpleNamespace(locate=lambda _, **known: str(catalog))
+def test_gathering_reads_the_catalogue_near_the_frame(
+    catalog: Path, stars: dict[str, np.ndarray], tmp_path: Path
+):
+    repository = Repository.create(tmp_path / "repo", camera="simcam")
+    repository.ingest_refcat(catalog)
     detector = SimpleNamespace(shape=(400, 400), pixel_scale_arcsec=1.0)
     raw = SimpleNamespace(wcs=None, info=SimpleNamespace(ra=0.0, dec=20.0, band="r"), detector=detector)
     found = gather_reference(repository, raw).stars

@@ -6,72 +6,263 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import repo_samples as samples
 
-from apstream.errors import BadSettings, Conflict, DatasetNotFound, FileMissing, StorageUnavailable
+from apstream.errors import (
+    BadFile,
+    BadSettings,
+    BadValidity,
+    Conflict,
+    DatasetNotFound,
+    FileMissing,
+    StorageUnavailable,
+)
 from apstream.model.exposures import CalExp
 from apstream.model.products import SkyCircle
 from apstream.repo.atomic import atomic_path
-from apstream.repo.repository import FileRepository
-from apstream.repo.types import Policy
+from apstream.repo.provenance import why
+from apstream.repo.repository import Repository
+from apstream.repo.upkeep import check_repository
+
+ID = {"visit": 7, "detector": 3}
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> FileRepository:
-    return FileRepository.create(tmp_path / "repo", camera="simcam")
+def repository(tmp_path: Path) -> Repository:
+    return Repository.create(tmp_path / "repo", camera="simcam")
 
 
-def test_what_was_put_is_found_again_by_a_new_process(repository: FileRepository, calexp: CalExp):
-    repository.put(calexp, "calexp", visit=7, detector=3, band="r")
-    again = FileRepository(repository.root)
-    np.testing.assert_array_equal(again.get("calexp", visit=7, detector=3).image.image, calexp.image.image)
+def bias(level: float) -> np.ndarray:
+    return np.full((4, 5), level, np.float32)
+
+
+def test_what_was_put_is_found_again_by_a_new_process(repository: Repository, calexp: CalExp):
+    location = repository.put(calexp, "calexp", **ID, band="r")
+    again = Repository(repository.root)
+    np.testing.assert_array_equal(again.get("calexp", **ID).image.image, calexp.image.image)
+    assert again.locate("calexp", **ID) == location
     assert again.locate("calexp", visit=7, detector=4) is None
 
 
-def test_a_second_put_replaces_the_first(repository: FileRepository, calexp: CalExp):
-    for _ in range(2):
-        repository.put(calexp, "calexp", visit=7, detector=3, band="r")
-    assert len(repository.find("calexp")) == 1
+def test_a_second_put_replaces_the_first_and_leaves_nothing_behind(repository: Repository):
+    for seed in range(3):
+        repository.put(samples.calib(seed), "jointcal_calib", **ID)
+    assert len(repository.find("jointcal_calib")) == 1
+    assert repository.get("jointcal_calib", **ID) == samples.calib(2)
+    report = check_repository(repository, contents=True)
+    assert (report.datasets, report.damaged, report.orphans) == (1, [], [])
 
 
-def test_a_missing_dataset_says_what_to_ingest(repository: FileRepository):
-    with pytest.raises(DatasetNotFound, match="no location for bias with detector=5") as missing:
-        repository.get("bias", detector=5)
+def test_a_missing_dataset_says_what_to_ingest(repository: Repository):
+    with pytest.raises(DatasetNotFound, match="no location for jointcal_calib with visit=5 detector=1") as missing:
+        repository.get("jointcal_calib", visit=5, detector=1)
     assert "ingest" in missing.value.remedy
 
 
-def test_an_unknown_type_names_its_neighbours(repository: FileRepository):
-    with pytest.raises(DatasetNotFound, match="calexp"):
-        repository.get("calexps", visit=1, detector=1)
+def test_the_cameras_own_words_are_understood(tmp_path: Path):
+    repository = Repository.create(tmp_path / "repo", camera="decam")
+    repository.put(samples.calib(1), "jointcal_calib", expnum=7, ccdnum="3", filter="g")
+    assert repository.get("jointcal_calib", visit=7, detector=3) == samples.calib(1)
+    assert [entry.extra["band"] for entry in repository.find("jointcal_calib", ccdnum=3)] == ["g"]
+    assert len(repository.find("jointcal_calib", repository.select(["expnum=1..9 filter=g"]))) == 1
 
 
-def test_sky_search_finds_what_overlaps_nearest_first(repository: FileRepository, calexp: CalExp):
-    repository.put(calexp, "calexp", visit=7, detector=3, band="r")
+def test_conflicting_and_unknown_words_are_refused(repository: Repository):
+    repository.put(samples.calib(1), "jointcal_calib", **ID, band="r")
+    with pytest.raises(DatasetNotFound, match="conflicting data id: band=r and filter=g"):
+        repository.get("jointcal_calib", **ID, band="r", filter="g")
+    with pytest.raises(DatasetNotFound, match=r"conflicting data id: .* has band=r, not g"):
+        repository.get("jointcal_calib", **ID, band="g")
+    with pytest.raises(DatasetNotFound, match="has no key 'detecter'") as refused:
+        repository.get("jointcal_calib", visit=7, detecter=3)
+    assert "did you mean detector" in refused.value.remedy
+    with pytest.raises(DatasetNotFound, match="visit=seven is no whole number"):
+        repository.get("jointcal_calib", visit="seven", detector=3)
+
+
+def test_an_ambiguous_data_id_asks_for_the_rest(repository: Repository):
+    repository.put(samples.calib(1), "jointcal_calib", visit=7, detector=3)
+    assert repository.get("jointcal_calib", visit=7) == samples.calib(1)  # there is only one
+    repository.put(samples.calib(2), "jointcal_calib", visit=7, detector=4)
+    with pytest.raises(DatasetNotFound, match="fits 2 datasets") as refused:
+        repository.get("jointcal_calib", visit=7)
+    assert "give detector too" in refused.value.remedy
+
+
+def test_a_value_of_another_class_is_refused(repository: Repository):
+    with pytest.raises(BadSettings, match="jointcal_calib is stored as photo_calib, which cannot hold a str"):
+        repository.put("nonsense", "jointcal_calib", **ID)
+    with pytest.raises(BadSettings, match="calexp_wcs cannot be written"):
+        repository.put(samples.wcs(), "calexp_wcs", **ID)
+
+
+def test_sky_search_finds_what_overlaps_nearest_first(repository: Repository, calexp: CalExp):
+    repository.put(calexp, "calexp", **ID, band="r")
     ra, dec, radius = calexp.wcs.circle(calexp.box)
     assert repository.overlapping("calexp", SkyCircle(ra, dec + radius, 0.001), band="r")
     assert not repository.overlapping("calexp", SkyCircle(ra, dec + radius + 0.01, 0.001), band="r")
     assert not repository.overlapping("calexp", SkyCircle(ra, dec, 0.001), band="g")
 
 
-def test_two_raws_for_one_id_are_refused(repository: FileRepository, tmp_path: Path):
+def test_two_raws_for_one_id_are_refused(repository: Repository, tmp_path: Path):
     (tmp_path / "a.fits").write_bytes(b"a")
     (tmp_path / "b.fits").write_bytes(b"b")
-    repository.ingest(tmp_path / "a.fits", "raw", visit=1, detector=0, band="r")
-    repository.ingest(tmp_path / "a.fits", "raw", visit=1, detector=0, band="r")
+    words = {"visit": 1, "detector": 0, "band": "r", "day": 20251202}
+    repository.ingest(tmp_path / "a.fits", "raw", **words)
+    repository.ingest(tmp_path / "a.fits", "raw", **words)
     with pytest.raises(Conflict, match=r"b\.fits"):
-        repository.ingest(tmp_path / "b.fits", "raw", visit=1, detector=0, band="r")
+        repository.ingest(tmp_path / "b.fits", "raw", **words)
     location = repository.locate("raw", visit=1, detector=0)
     assert location is not None
     assert Path(location).read_bytes() == b"a"
+    assert Path(location).is_symlink()
+    assert Path(location) == Path(repository.root) / "raw" / "20251202" / "r" / "1_0.fits"
+
+
+def test_a_chain_reads_through_and_writes_to_the_child_only(tmp_path: Path):
+    first = Repository.create(tmp_path / "a", camera="simcam")
+    second = Repository.create(tmp_path / "b", parents=[first.root])
+    third = Repository.create(tmp_path / "c", parents=[second.root])
+    first.put(samples.calib(1), "jointcal_calib", **ID)
+    assert third.get("jointcal_calib", **ID) == samples.calib(1)
+    third.put(samples.calib(3), "jointcal_calib", **ID)
+    second.put(samples.calib(2), "jointcal_calib", **ID)
+    values = [repository.get("jointcal_calib", **ID) for repository in (first, second, third)]
+    assert values == [samples.calib(seed) for seed in (1, 2, 3)]
+    assert [len(repository.find("jointcal_calib")) for repository in (first, second, third)] == [1, 1, 1]
+
+
+def test_parents_that_go_round_are_refused(tmp_path: Path):
+    first = Repository.create(tmp_path / "a", camera="simcam")
+    second = Repository.create(tmp_path / "b", parents=[first.root])
+    with (tmp_path / "a" / "repository.yaml").open("a") as file:
+        file.write(f"parents: [{second.root}]\n")
+    with pytest.raises(BadSettings, match="go round in a circle"):
+        Repository(tmp_path / "b")
+
+
+def test_calibrations_are_found_by_the_time_of_the_exposure(repository: Repository):
+    for level, valid in ((1.0, (60000.0, 60100.0)), (2.0, (60100.0, 60200.0)), (3.0, (60300.0, float("inf")))):
+        repository.put(bias(level), "bias", detector=5, valid=valid)
+    found = [float(repository.get("bias", detector=5, mjd=mjd)[0, 0]) for mjd in (60000.0, 60099.9, 60100.0, 60999.0)]
+    assert found == [1.0, 1.0, 2.0, 3.0]
+    with pytest.raises(BadValidity, match=r"no bias with detector=5 is valid at 2023.*2023-.*\.\.") as gap:
+        repository.get("bias", detector=5, mjd=60250.0)
+    assert "ingest a bias of that time" in gap.value.remedy
+    with pytest.raises(DatasetNotFound, match="no location for bias with detector=6"):
+        repository.get("bias", detector=6, mjd=60000.0)
+    with pytest.raises(DatasetNotFound, match="fits 3 datasets"):
+        repository.get("bias", detector=5)
+
+
+def test_an_open_end_lasts_until_the_next_begins_and_closed_ends_must_not_overlap(repository: Repository):
+    repository.put(bias(1.0), "bias", detector=5)
+    repository.put(bias(2.0), "bias", detector=5, valid=(60100.0, float("inf")))
+    assert float(repository.get("bias", detector=5, mjd=60000.0)[0, 0]) == 1.0
+    assert float(repository.get("bias", detector=5, mjd=60100.0)[0, 0]) == 2.0
+    repository.put(bias(3.0), "bias", detector=5, valid=(60050.0, 60070.0))
+    assert float(repository.get("bias", detector=5, mjd=60060.0)[0, 0]) == 3.0
+    with pytest.raises(Conflict, match="overlaps"):
+        repository.put(bias(4.0), "bias", detector=5, valid=(60060.0, 60080.0))
+    with pytest.raises(BadSettings, match="is empty"):
+        repository.put(bias(4.0), "bias", detector=5, valid=(60060.0, 60060.0))
+
+
+def test_overlapping_spans_that_came_in_are_an_error_of_the_exposure(repository: Repository):
+    repository.put(bias(1.0), "bias", detector=5, valid=(60000.0, 60100.0))
+    repository.put(bias(2.0), "bias", detector=5, valid=(60200.0, 60300.0))
+    from dataclasses import replace
+
+    entry = repository.find("bias")[1]
+    repository.own.registry.add([replace(entry, valid=(60050.0, 60300.0))])
+    with pytest.raises(BadValidity, match="2 bias with detector=5 are valid"):
+        repository.get("bias", detector=5, mjd=60060.0)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "remove"])
+def test_a_damaged_file_is_named_with_its_checksum(repository: Repository, calexp: CalExp, damage: str):
+    path = Path(repository.put(calexp, "calexp", **ID))
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    path.write_bytes({"truncate": content[:-5000], "empty": b""}.get(damage, bytes(content)))
+    if damage == "remove":
+        path.unlink()
+        with pytest.raises(FileMissing, match=r"calexp/7/3\.fits \(calexp visit=7 detector=3"):
+            repository.get("calexp", **ID)
+        return
+    with pytest.raises(BadFile, match=r"calexp/7/3\.fits \(calexp visit=7 detector=3.*sha256 is .*stored was"):
+        repository.get("calexp", **ID)
+    assert len(check_repository(repository, contents=True).damaged) == 1
+
+
+def test_every_dataset_knows_what_it_was_made_from(repository: Repository, tmp_path: Path):
+    (tmp_path / "raw.fits").write_bytes(b"raw")
+    repository.ingest(tmp_path / "raw.fits", "raw", **ID, band="r", day=20251202)
+    repository.put(bias(1.0), "bias", detector=3)
+    with repository.tracking() as read:
+        repository.get("bias", detector=3, mjd=60000.0)
+        with repository.local(repository.entry("raw", **ID)):
+            pass
+    repository.own.registry.add_run("abc", {"settings": {"isr": 1}})
+    repository.put(samples.calexp(0), "calexp", inputs=read, run="abc", **ID)
+    child = repository.rerun("one")
+    calexp = child.input(child.entry("calexp", **ID))
+    child.put(samples.sources(), "src", inputs=[calexp], run="abc", **ID)
+
+    tree = why(child, "src", **ID)
+    assert [leaf.used.type for leaf in tree.leaves()] == ["bias", "raw"]
+    lines = list(tree.lines())
+    assert lines[0].startswith("src  visit=7 detector=3  sha256 ")
+    assert lines[1].startswith("  calexp  visit=7 detector=3  sha256 ")
+    assert "run abc" in lines[1]
+    assert tree.made_from[0].record == {"settings": {"isr": 1}}
+    assert {one.type for one in repository.get("calexp.inputs", **ID)} == {"bias", "raw"}
+    assert repository.precursors("calexp", **ID) == tuple(read)
+
+    repository.put(samples.calexp(1), "calexp", **ID)
+    assert "[replaced]" in list(why(child, "src", **ID).lines())[1]
+
+
+def test_the_same_content_and_history_again_changes_nothing(repository: Repository):
+    path = Path(repository.put(samples.calib(1), "jointcal_calib", run="a", **ID))
+    before = path.stat().st_mtime_ns
+    assert repository.put(samples.calib(1), "jointcal_calib", run="a", **ID) == str(path)
+    assert path.stat().st_mtime_ns == before
+    repository.put(samples.calib(1), "jointcal_calib", run="b", **ID)
+    entry = repository.entry("jointcal_calib", **ID)
+    assert entry is not None
+    assert entry.run == "b"
+
+
+def test_orphans_of_a_killed_writer_are_found_and_removed(repository: Repository):
+    repository.put(samples.calib(1), "jointcal_calib", **ID)
+    orphan = Path(repository.root) / "jointcal" / "calib" / "8" / "0.yaml"
+    orphan.parent.mkdir()
+    orphan.write_text("half")
+    assert repository.locate("jointcal_calib", visit=8, detector=0) is None
+    assert check_repository(repository).orphans == ["jointcal/calib/8/0.yaml"]
+    repository.put(samples.calib(2), "jointcal_calib", visit=8, detector=0)  # takes a path beside it
+    assert repository.get("jointcal_calib", visit=8, detector=0) == samples.calib(2)
+    check_repository(repository, remove_orphans=True)
+    assert not orphan.exists()
+    assert repository.get("jointcal_calib", visit=8, detector=0) == samples.calib(2)
 
 
 def test_a_folder_that_is_no_repository_says_how_to_make_one(tmp_path: Path):
     with pytest.raises(FileMissing, match="apstream repo create"):
-        FileRepository(tmp_path)
+        Repository(tmp_path)
 
 
-def test_a_repository_keeps_its_camera(repository: FileRepository):
+def test_a_repository_keeps_its_camera(repository: Repository):
     with pytest.raises(Conflict, match="simcam"):
-        FileRepository.create(repository.root, camera="decam")
+        Repository.create(repository.root, camera="decam")
+
+
+@pytest.mark.parametrize("name", ["", "../x", "/x", ".hidden", "a/../../b"])
+def test_reruns_stay_inside_the_repository(repository: Repository, name: str):
+    with pytest.raises(BadSettings, match="rerun"):
+        repository.rerun(name)
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_new_one(tmp_path: Path):
@@ -88,12 +279,3 @@ def test_a_full_disk_leaves_the_old_file_and_no_new_one(tmp_path: Path):
 def test_a_really_full_device_is_a_typed_error(tmp_path: Path):
     with pytest.raises(StorageUnavailable), atomic_path(tmp_path / "y"), open("/dev/full", "w") as full:
         full.write("x")
-
-
-@pytest.mark.parametrize(
-    "text", ["- a list", "raw: 3", "raw: {template: x}", "raw: {template: x, format: raw, colour: 1}"]
-)
-def test_a_bad_policy_is_refused_by_name(tmp_path: Path, text: str):
-    (tmp_path / "policy.yaml").write_text(text)
-    with pytest.raises(BadSettings, match=r"policy\.yaml"):
-        Policy.load(tmp_path / "policy.yaml")

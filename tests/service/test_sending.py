@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from apstream.repo.ingest import ingest_sources
-from apstream.repo.repository import FileRepository
+from apstream.repo.repository import Repository
 from apstream.service.sending import events_of
 from apstream.simulate.config import NightConfig
 from apstream.simulate.night import simulate_night
@@ -17,7 +17,7 @@ from apstream.simulate.night import simulate_night
 def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("night")
     simulate_night(folder / "night", NightConfig(visits=2, template_visits=1, size=128, detectors=2))
-    ingest_sources(FileRepository.create(folder / "repo", camera="simcam"), [folder / "night"])
+    ingest_sources(Repository.create(folder / "repo", camera="simcam"), [folder / "night"])
     return folder
 
 

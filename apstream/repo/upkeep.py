@@ -1,0 +1,75 @@
+"""Looking after a repository: files without rows, rows without files, contents that have changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from apstream.errors import ApstreamError, BadFile
+from apstream.repo.dataset_types import StoredType, data_id_text
+from apstream.repo.repository import Repository
+
+__all__ = ["CheckReport", "check_repository"]
+
+_KEPT = ("repository.yaml", "policy.yaml", "registry.sqlite3")
+_FOLDERS = ("rerun/", "runs/")
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """What a check found.
+
+    Parameters
+    ----------
+    datasets
+        How many were looked at.
+    damaged
+        Missing or changed files, as errors that say what to do.
+    orphans
+        Paths of files that no dataset names: what a killed writer left.
+    """
+
+    datasets: int = 0
+    damaged: list[ApstreamError] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
+
+
+def check_repository(repository: Repository, *, contents: bool = False, remove_orphans: bool = False) -> CheckReport:
+    """Compare the files of a repository (not its parents) with its registry.
+
+    Parameters
+    ----------
+    contents
+        Also read every file and compare its checksum.
+    remove_orphans
+        Remove files that no dataset names; only while nobody writes.
+    """
+    report, named = CheckReport(), set[str]()
+    place = repository.own
+    stored = [kind for kind in repository.policy.types.values() if isinstance(kind, StoredType)]
+    for kind in stored:
+        for entry in place.registry.find(kind.name):
+            report.datasets += 1
+            named.add(entry.path)
+            name = f"{place.store.location(entry.path)} ({kind.name} {data_id_text(entry.data_id)})"
+            try:
+                if not contents:
+                    if not place.store.exists(entry.path):
+                        raise BadFile("the file of a dataset is gone", remedy="make or ingest it again")
+                    continue
+                with place.fetch(entry):
+                    pass
+            except ApstreamError as error:
+                report.damaged.append(type(error)(error.message, where=name, remedy=error.remedy))
+    report.orphans = [path for path in place.store.walk() if _may_be_orphan(path) and not _is_named(path, named)]
+    for path in report.orphans if remove_orphans else ():
+        place.store.remove(path)
+    return report
+
+
+def _may_be_orphan(path: str) -> bool:
+    return not path.startswith(_FOLDERS) and not path.startswith(_KEPT)
+
+
+def _is_named(path: str, named: set[str]) -> bool:
+    """Whether a path is a dataset, or lies in one that is a folder."""
+    return path in named or any(path.startswith(f"{folder}/") for folder in named)
