@@ -9,6 +9,8 @@ from pydantic import Field
 from apstream.errors import naming
 from apstream.model.columns import DIA_SOURCE
 from apstream.model.external import ExternalImage
+from apstream.model.geometry import Box
+from apstream.model.products import SkyCircle
 from apstream.model.refcat import RefCat
 from apstream.pipeline.config import PairConfig
 from apstream.pipeline.pixels import PairResult, subtract_pair
@@ -17,9 +19,13 @@ from apstream.repo.atomic import atomic_path
 from apstream.repo.formats.catalogs import read_refcat
 from apstream.repo.formats.external import ExternalOptions, read_external
 from apstream.repo.formats.fits import write_image
+from apstream.repo.formats.hats import is_hats
 from apstream.repo.formats.parquet import write_records
 
 __all__ = ["PairSettings", "run_pair"]
+
+#: Degrees that a catalogue's stars may have moved.
+_MOTION = 0.1
 
 
 class PairSettings(PairConfig):
@@ -49,12 +55,21 @@ def run_pair(
     with watch("read"):
         image = read_external(science, _options(settings.image, settings.science_image))
         reference = read_external(template, _options(settings.image, settings.template_image))
-        catalog = read_refcat(refcat, band=image.info.band, magnitude=settings.magnitude) if refcat else None
+        catalog = _catalog(refcat, image, settings) if refcat else None
     result = _subtract(image, reference, catalog, settings, watch)
     with watch("write"):
         _write(out, result)
     negative = int(result.dia_sources["isNegative"].sum())
     return f"{len(result.dia_sources)} DIA sources ({negative} negative)"
+
+
+def _catalog(refcat: Path, image: ExternalImage, settings: PairSettings) -> RefCat:
+    """Read a table as a whole, and of a HATS catalogue what lies near the image."""
+    region = None
+    if image.wcs is not None and is_hats(refcat):
+        ra, dec, radius = image.wcs.circle(Box.from_shape(image.pixels.shape))
+        region = SkyCircle(ra, dec, radius + settings.calibrate.max_offset_arcsec / 3600 + _MOTION)
+    return read_refcat(refcat, band=image.info.band, magnitude=settings.magnitude, region=region)
 
 
 def _write(out: Path, result: PairResult) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 import shutil
+import subprocess
+import sys
 import tarfile
 from itertools import pairwise
 from pathlib import Path
@@ -281,7 +283,7 @@ def test_sources_of_different_bands_share_a_catalogue(tmp_path: Path):
     [
         ("bad.csv", "ra,dec\n1,2\n", "magnitude"),
         ("bad.csv", "alpha,delta,r\n1,2,3\n", "right ascension"),
-        ("bad.csv", "ra,dec,r\n1,2,3\n1,2,faint\n", r"faint"),
+        ("bad.csv", "ra,dec,r\n1,2,3\n1,2,faint\n", r"a magnitude; there are dec, ra"),
         ("bad.csv", "", "empty"),
         ("bad.parquet", "nonsense", "table"),
         ("bad.fits", "nonsense", "FITS"),
@@ -438,6 +440,33 @@ def test_the_page_names_columns_that_are_found(column: str, name: str):
     places = [found.ra, found.dec, found.pm_ra, found.pm_dec, found.epoch, found.id]
     places += [place for m in found.magnitudes for place in (m.column, m.error)]
     assert name in places
+
+
+def test_a_folder_that_is_no_catalogue_is_named(tmp_path: Path):
+    (tmp_path / "properties").write_text("obs_title = a HiPS survey\n")
+    assert not is_hats(tmp_path)
+    with pytest.raises(BadCatalog, match="no HATS catalogue"):
+        read_refcat(tmp_path)
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from apstream.repo.formats.convert import convert_refcat
+convert_refcat([Path(sys.argv[1])] * int(sys.argv[2]), Path(sys.argv[3]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_follow_the_number_of_rows(tmp_path: Path):
+    source = write_table(tmp_path / "in.parquet", sky(500_000))
+
+    def peak(times: int) -> int:
+        words = [sys.executable, "-c", MEMORY, str(source), str(times), str(tmp_path / f"out{times}")]
+        return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+
+    assert peak(12) < 1.3 * peak(3)
 
 
 @pytest.mark.s3

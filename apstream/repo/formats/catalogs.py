@@ -51,16 +51,18 @@ def read_refcat(
     BadCatalog
         If position or magnitude columns are missing or no row is usable.
     """
-    parts, usable = [], False
+    parts, rows, usable = [], 0, False
     for columns, chosen, data in _pieces(path, band, magnitude, region):
         stars = _stars(columns, chosen, data)
+        rows += len(stars)
         stars = stars[np.isfinite(stars["ra"]) & np.isfinite(stars["dec"]) & np.isfinite(stars["mag"])]
         usable |= len(stars) > 0
         if region is not None:
             stars = stars[separation(region.ra, region.dec, stars["ra"], stars["dec"]) <= region.radius]
         parts.append(stars)
     if not usable and (region is None or not is_hats(path)):
-        raise BadCatalog("no row has a position and a magnitude", where=str(path), remedy="check the columns")
+        reason = "no row has a position and a magnitude" if rows else "the table has no rows"
+        raise BadCatalog(reason, where=str(path), remedy="give a catalogue of the field")
     return RefCat(np.concatenate([np.zeros(0, REFCAT_DTYPE), *parts]), str(path))
 
 

@@ -26,7 +26,7 @@ __all__ = ["arrow_schema", "catalog_errors", "is_table", "read_chunks", "read_sc
 #: Rows read at a time.
 CHUNK_ROWS = 200_000
 _PARQUET = {".parquet", ".parq", ".pq"}
-_CSV_BLOCK = 1 << 23
+_CSV_BLOCK, _CSV_PROBE = 1 << 23, 1 << 20
 _NULLS = ["", "nan", "NaN", "NAN", "null", "NULL", "None", "--", "N/A", "NA"]
 
 Columns = dict[str, NDArray[Any] | pa.ChunkedArray]
@@ -48,12 +48,14 @@ def read_schema(path: Path) -> TableSchema:
     """
     if _is_fits(path):
         return _fits_schema(path)
+    if path.is_dir():
+        raise BadCatalog("a folder, and no HATS catalogue", where=str(path), remedy="convert it: apstream repo ingest")
     if not path.is_file():
         raise FileMissing("no such catalogue", where=str(path), remedy="check the path")
     with catalog_errors(path):
         if path.suffix in _PARQUET:
             return arrow_schema(pa.parquet.read_schema(path), path)
-        return TableSchema(str(path), dict.fromkeys(_csv_layout(path)[0], ""))
+        return _csv_schema(path)
 
 
 def read_chunks(path: Path, names: Sequence[str], *, text: str | None = None) -> Iterator[Columns]:
@@ -153,15 +155,27 @@ def _csv_layout(path: Path) -> tuple[list[str], str, int]:
             delimiter = max(",\t;| ", key=line.count)
             names = next(csv.reader([line.strip("\r\n")], delimiter=delimiter, skipinitialspace=True))
             return [n.strip().lstrip("#") for n in names], delimiter, lines
-    raise BadCatalog("the file is empty", where=str(path), remedy="give a catalogue of the field")
+    raise ValueError("the file is empty")
+
+
+def _csv_schema(path: Path) -> TableSchema:
+    """Tell numbers from text by the first lines; a column without any value yet may hold numbers."""
+    with _csv_reader(path, _CSV_PROBE, pa.csv.ConvertOptions(null_values=_NULLS)) as reader:
+        known = reader.schema
+    numbers = [f.name for f in known if pa.types.is_null(f.type) or f.type in (pa.int64(), pa.float64())]
+    return TableSchema(str(path), dict.fromkeys(numbers, ""), tuple(f.name for f in known if f.type == pa.string()))
 
 
 def _csv_batches(path: Path, names: Sequence[str], text: str | None) -> Iterator[pa.RecordBatch]:
+    types = {name: pa.float64() for name in names if name != text}
+    if text is not None and text in names:
+        types[text] = pa.string() if text in _csv_schema(path).others else pa.int64()
+    convert = pa.csv.ConvertOptions(include_columns=list(names), column_types=types, null_values=_NULLS)
+    with _csv_reader(path, _CSV_BLOCK, convert) as reader:
+        yield from reader
+
+
+def _csv_reader(path: Path, block: int, convert: pa.csv.ConvertOptions) -> pa.csv.CSVStreamingReader:
     columns, delimiter, lines = _csv_layout(path)
-    convert = pa.csv.ConvertOptions(
-        include_columns=list(names),
-        column_types={name: pa.float64() for name in names if name != text},
-        null_values=_NULLS,
-    )
-    read = pa.csv.ReadOptions(column_names=columns, skip_rows=lines, block_size=_CSV_BLOCK)
-    yield from pa.csv.open_csv(path, read, pa.csv.ParseOptions(delimiter=delimiter), convert)
+    read = pa.csv.ReadOptions(column_names=columns, skip_rows=lines, block_size=block)
+    return pa.csv.open_csv(path, read, pa.csv.ParseOptions(delimiter=delimiter), convert)
