@@ -193,7 +193,8 @@ def _as_calexp(
         "coadd.psf_matched": float(matched),
     }
     try:
-        found = characterize(Exposure(image=coadd.image, info=info, wcs=skymap.wcs), config.characterize)
+        exposure = Exposure(image=coadd.image, info=info, wcs=skymap.wcs)
+        found = characterize(exposure, _for_noise(config.characterize, coadd) if matched else config.characterize)
     except TooFewStars:
         if coadd.psf is None:
             raise
@@ -206,6 +207,26 @@ def _as_calexp(
             psf = coadd.psf
     return CalExp(
         image=image, info=info, psf=psf, wcs=skymap.wcs, photo_calib=calib, stars=stars, metrics=metrics
+    )
+
+
+def _for_noise(config: CharacterizeConfig, coadd: Coadd) -> CharacterizeConfig:
+    """Raise thresholds that are told for white noise as far as convolution made the noise of sources larger.
+
+    Smoothed by a Gaussian of the PSF's width, noise that kernels K of one width correlated is larger than the
+    scatter of pixels tells; K is taken as the Gaussian with its sum of squares.
+    """
+    if coadd.psf is None:
+        return config
+    width, own = 1 / (4 * np.pi * coadd.noise_share), (coadd.psf.fwhm() / 2.3548) ** 2
+    factor = float(np.sqrt(max(own / ((width + own) * coadd.noise_share), 1.0)))
+    stars, sky = config.stars, config.background
+    higher = {"detect_sigma": factor * stars.detect_sigma, "min_snr": factor * stars.min_snr}
+    return config.model_copy(
+        update={
+            "stars": stars.model_copy(update=higher),
+            "background": sky.model_copy(update={"source_sigma": factor * sky.source_sigma}),
+        }
     )
 
 

@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 
+#: So far around the pixels of a warp what is missing is filled before it is convolved.
+_RIM = 4
 #: The PSF is called inexact within so many pixels of an input's end.
 _ENDS = 3
 
@@ -106,6 +108,8 @@ class Coadd:
         Names and weights of the inputs, in order.
     psf
         PSF on the coadd's grid; None if no input brought one.
+    noise_share
+        Which share of the variance plane the scatter of single pixels is.
     """
 
     image: MaskedImage
@@ -113,6 +117,7 @@ class Coadd:
     inputs: tuple[str, ...]
     weights: tuple[float, ...]
     psf: Psf | None
+    noise_share: float = 1.0
 
 
 def assemble_coadd(inputs: Sequence[WarpedInput], target: Box, config: AssembleCoaddConfig) -> Coadd:
@@ -149,6 +154,7 @@ def assemble_coadd(inputs: Sequence[WarpedInput], target: Box, config: AssembleC
         inputs=tuple(i.name for i in ordered),
         weights=tuple(i.weight for i in ordered),
         psf=combined_psf(with_psf, target, degree=config.psf_degree) if with_psf else None,
+        noise_share=float(np.average([i.noise_share for i in ordered], weights=[i.weight for i in ordered])),
     )
 
 
@@ -191,9 +197,12 @@ def matched_input(direct: WarpedInput, target: F64, config: MatchWarpConfig) -> 
     middle = matching_terms(own, target, direct.box, config)[0]
 
     def open_part(part: Box) -> MaskedImage:
-        wide = part.grow(reach)
-        found = match_warp(direct.open(wide), matching_terms(own, target, wide, config))
-        return found.cutout(part)
+        warped = direct.open(part.grow(reach))
+        here = _data_box(warped)
+        if here.is_empty:
+            return warped.cutout(part)
+        matched = match_warp(warped.cutout(here), matching_terms(own, target, here, config))
+        return _padded(matched, part)
 
     return replace(
         direct,
@@ -201,6 +210,16 @@ def matched_input(direct: WarpedInput, target: F64, config: MatchWarpConfig) -> 
         psf=PsfInput(Psf(target[None], direct.box), _same, direct.box, direct.weight),
         noise_share=float(np.square(middle).sum()),
     )
+
+
+def _data_box(image: MaskedImage) -> Box:
+    """Return the smallest box around the pixels that have data, and a rim that may be filled."""
+    there = np.isfinite(image.image)
+    rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
+    y, x = image.box.y0, image.box.x0
+    if not rows.size:
+        return Box(y, x, y, x)
+    return Box(y + rows[0], x + columns[0], y + rows[-1] + 1, x + columns[-1] + 1).grow(_RIM).intersect(image.box)
 
 
 def mean_variance(image: MaskedImage) -> float:

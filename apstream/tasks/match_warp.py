@@ -18,9 +18,9 @@ from apstream.tasks.psf_field import PsfInput
 __all__ = ["MatchWarpConfig", "kernel_half", "match_warp", "matching_terms", "target_kernel", "widest_fwhm"]
 
 #: Kernels are computed on so many positions along each side of a part.
-_NODES = 4
-#: How finely the part that an input covers is looked for.
-_COARSE = 17
+_NODES = 3
+#: Flags grow to where the kernel has this fraction of its peak.
+_SPREAD = 0.2
 
 
 class MatchWarpConfig(BaseModel):
@@ -79,7 +79,7 @@ def matching_terms(item: PsfInput, target: F64, box: Box, config: MatchWarpConfi
     target : ndarray, odd sides
         The common PSF on the coadd's pixels.
     box
-        Part of the coadd.
+        Part of the coadd, best no larger than where the input has pixels.
 
     Returns
     -------
@@ -87,7 +87,8 @@ def matching_terms(item: PsfInput, target: F64, box: Box, config: MatchWarpConfi
         As `convolve_varying` takes it for an image on `box`; a single term that is one pixel where the map
         leads nowhere.
     """
-    y, x = _nodes(item, box)
+    nodes = (np.linspace(0, n - 1, _NODES) for n in box.shape)
+    y, x = (a.ravel() for a in np.meshgrid(*nodes, indexing="ij"))
     found = [_kernel_at(item, target, float(a), float(b), config) for a, b in zip(y + box.y0, x + box.x0, strict=True)]
     here = np.array([kernel is not None for kernel in found])
     kernels = [kernel for kernel in found if kernel is not None]
@@ -95,25 +96,6 @@ def matching_terms(item: PsfInput, target: F64, box: Box, config: MatchWarpConfi
         return np.ones((1, 1, 1))
     where = cv.frame_coordinates(y[here], x[here], box.shape)
     return fit_kernel_field(np.stack(kernels), *where, config.degree)
-
-
-def _nodes(item: PsfInput, box: Box) -> tuple[F64, F64]:
-    """Return positions, relative to `box`, on a grid over the part of it that the input covers."""
-    rows, columns = (np.linspace(0, n - 1, _COARSE) for n in box.shape)
-    y, x = np.meshgrid(rows, columns, indexing="ij")
-    inside = item.box.contains(*(v.reshape(y.shape) for v in item.pixel_map(y.ravel() + box.y0, x.ravel() + box.x0)))
-    if inside.any():
-        along = [np.asarray(inside.any(axis=axis)) for axis in (1, 0)]
-        rows, columns = _widened(rows, along[0]), _widened(columns, along[1])
-    nodes = (np.linspace(side[0], side[-1], _NODES) for side in (rows, columns))
-    y, x = np.meshgrid(*nodes, indexing="ij")
-    return y.ravel(), x.ravel()
-
-
-def _widened(values: F64, chosen: BoolArray) -> F64:
-    """Return the values from one before the first that is chosen to one after the last."""
-    where = np.flatnonzero(chosen)
-    return values[max(where[0] - 1, 0) : where[-1] + 2]
 
 
 def _kernel_at(item: PsfInput, target: F64, y: float, x: float, config: MatchWarpConfig) -> F64 | None:
@@ -146,7 +128,7 @@ def match_warp(warped: MaskedImage, terms: F64) -> MaskedImage:
     -------
     MaskedImage
         NaN with NO_DATA where `warped` was; every plane has grown by the heavy part of the kernel, and there
-        is EDGE as far as the missing pixels are felt. The variance is, as that of a warp, right for anything
+        is EDGE as far around missing pixels. The variance is, as that of a warp, right for anything
         as wide as a star: the level that uncorrelated noise would have, of which single pixels show the
         share sum(K^2).
     """
@@ -156,7 +138,7 @@ def match_warp(warped: MaskedImage, terms: F64) -> MaskedImage:
     image = cv.convolve_varying(cv.fill_masked(warped.image, holes), terms)
     variance = cv.blur_variance(_filled(warped.variance, holes), terms)
     bits = np.where(holes, warped.mask | int(MaskPlane.EDGE), warped.mask) & ~int(MaskPlane.NO_DATA)
-    mask = cv.dilate_bits(bits, ~0, cv.footprint(terms[0]))
+    mask = cv.dilate_bits(bits, ~0, cv.footprint(terms[0], fraction=_SPREAD))
     image[holes] = variance[holes] = np.nan
     mask[holes] = warped.mask[holes] | int(MaskPlane.NO_DATA)
     return MaskedImage.make(image, mask, variance, warped.unit, warped.box)
