@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def coadd(
-    root: Annotated[Path, typer.Argument(help="The repository")],
+    root: Annotated[str, typer.Argument(help="The repository")],
     id: Annotated[list[str] | None, typer.Option("--id", help="Selection, e.g. 'visit=1..5 filter=r'")] = None,
     reference: Annotated[
         int | None,
         typer.Option(help="Visit that the others are registered on, where there is no catalogue; selected or not"),
     ] = None,
     best: Annotated[int | None, typer.Option(help="Use only so many, the sharpest, per detector and band")] = None,
-    override: Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. assemble.clip_nsigma=4")] = None,
+    rerun: Annotated[str, typer.Option(help="Name of a rerun inside the repository for the products")] = "",
+    output: Annotated[str, typer.Option(help="Repository elsewhere for the products; made if it is not there")] = "",
+    override: Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. warp_type=direct")] = None,
     settings: Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")] = None,
     jobs: Annotated[int, typer.Option("-j", help="Processes")] = 1,
 ) -> None:
@@ -24,17 +26,21 @@ def coadd(
 
     Raws without a calexp are calibrated first: on the reference catalogue where the repository has one, else
     by registration on one of them. One bad exposure is reported and left out.
+
+    Warps are convolved to one common PSF, a little wider than the widest exposure's; -c warp_type=direct combines
+    them as they are, -c match.target_fwhm_arcsec=1.2 sets the width.
     """
     from rich.console import Console
     from rich.progress import Progress
 
-    from apstream.repo.repository import FileRepository
+    from apstream.repo.repository import Repository
     from apstream.service.batch import select_raws
     from apstream.service.coadd import CoaddSettings, make_coadds
     from apstream.settings import load_settings
 
     chosen = load_settings(CoaddSettings, files=settings or [], overrides=override or [])
-    repository = FileRepository(root)
+    repository = Repository(root)
+    products = _output(repository, rerun, output)
     selected = select_raws(repository, id or [])
     anchor = None if reference is None else select_raws(repository, [f"visit={reference}"])[0]
     with Progress(console=Console(stderr=True)) as bar:
@@ -46,7 +52,7 @@ def coadd(
                 tasks[stage] = bar.add_task(stage, total=total)
             bar.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
 
-        report = make_coadds(repository, selected, chosen, reference=anchor, best=best, processes=jobs, progress=show)
+        report = make_coadds(products, selected, chosen, reference=anchor, best=best, processes=jobs, progress=show)
     for problem in report.problems:
         typer.echo(f"apstream: {type(problem).__name__}: {problem}", err=True)
     for line in report.left_out:
@@ -54,3 +60,14 @@ def coadd(
     for line in report.patches:
         typer.echo(line)
     raise typer.Exit(min(len(report.problems), 125))
+
+
+def _output(repository: Any, rerun: str, output: str) -> Any:
+    from apstream.errors import BadSettings
+    from apstream.repo.repository import Repository
+
+    if rerun and output:
+        raise BadSettings("one place for the products, not two", where="--output", remedy="leave out --rerun")
+    if rerun:
+        return repository.rerun(rerun)
+    return Repository.create(output, parents=[repository.root]) if output else repository

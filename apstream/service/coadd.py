@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from pathlib import Path
 
 from pydantic import Field
 
 from apstream.cameras import load_camera
 from apstream.errors import ApstreamError, NoGoodPixels, NoTemplateOverlap
 from apstream.model.exposures import CalExp
+from apstream.model.ids import VisitDetector
 from apstream.model.skymap import SkyMap
 from apstream.pipeline.coadds import (
     CoaddConfig,
@@ -26,9 +26,9 @@ from apstream.pipeline.coadds import (
 )
 from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.pixels import calibrate_raw
-from apstream.repo.formats.fits import read_calexp
+from apstream.repo.entries import Entry, Input
 from apstream.repo.formats.raw import read_raw
-from apstream.repo.repository import FileRepository
+from apstream.repo.repository import Repository
 from apstream.service.batch import BatchJob
 from apstream.service.gather import gather_calibs, gather_reference
 
@@ -57,7 +57,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def make_coadds(
-    repository: FileRepository,
+    repository: Repository,
     jobs: Sequence[BatchJob],
     settings: CoaddSettings,
     *,
@@ -70,6 +70,8 @@ def make_coadds(
 
     Parameters
     ----------
+    repository
+        Where calexps and coadds go; raws, calibrations and catalogues are read through it, from its parents too.
     jobs
         The selected raws; those without a calexp are calibrated first.
     reference
@@ -89,8 +91,9 @@ def make_coadds(
     calexps = _calexps(repository, jobs, settings.stages, reference, processes, report, progress)
     if not calexps:
         first = f"; the first: {report.problems[0]}" if report.problems else ""
-        raise NoTemplateOverlap(f"no calexp could be made of {len(jobs)} raws{first}", where=str(repository.root))
-    inputs = [CoaddInput.of(partial(_calexp, path), str(path)) for path in calexps]
+        raise NoTemplateOverlap(f"no calexp could be made of {len(jobs)} raws{first}", where=repository.root)
+    read = _reader(repository)
+    inputs = [CoaddInput.of(partial(read, id), f"{id.visit:020d} {id.detector:05d}") for id in calexps]
     chosen = sharpest(inputs, best) if best else inputs
     skymap = _skymap(repository, inputs, settings)
     for band in sorted({item.info.band for item in chosen}):
@@ -99,30 +102,30 @@ def make_coadds(
 
 
 def _calexps(
-    repository: FileRepository,
+    repository: Repository,
     jobs: Sequence[BatchJob],
     stages: PixelConfig,
     reference: BatchJob | None,
     processes: int,
     report: CoaddReport,
     progress: Progress,
-) -> list[Path]:
-    anchor, missing = None, [job for job in jobs if _calexp_path(repository, job) is None]
-    if repository.locate("refcat", name="main") is None:
+) -> list[VisitDetector]:
+    anchor, missing = None, [job for job in jobs if _entry(repository, job.id) is None]
+    if repository.entry("refcat", name="main") is None:
         lead = reference or jobs[0]
-        if _calexp_path(repository, lead) is None:
-            _calibrate_into(repository.root, lead.path, lead.id.detector, None, stages)
+        if _entry(repository, lead.id) is None:
+            _calibrate_into(repository.root, lead, None, stages)
         missing = [job for job in missing if job != lead]
-        anchor = _calexp_path(repository, lead)
+        anchor = lead.id
     _calibrate_all(repository, missing, anchor, stages, processes, report, progress)
     report.calexps = len(jobs) - len(report.problems)
-    return [path for job in jobs if (path := _calexp_path(repository, job)) is not None]
+    return [job.id for job in jobs if _entry(repository, job.id) is not None]
 
 
 def _calibrate_all(
-    repository: FileRepository,
+    repository: Repository,
     jobs: Sequence[BatchJob],
-    anchor: Path | None,
+    anchor: VisitDetector | None,
     stages: PixelConfig,
     processes: int,
     report: CoaddReport,
@@ -130,9 +133,7 @@ def _calibrate_all(
 ) -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max(1, min(processes, len(jobs))), mp_context=context) as pool:
-        futures = [
-            pool.submit(_calibrate_into, repository.root, job.path, job.id.detector, anchor, stages) for job in jobs
-        ]
+        futures = [pool.submit(_calibrate_into, repository.root, job, anchor, stages) for job in jobs]
         for done, (job, future) in enumerate(zip(jobs, futures, strict=True), start=1):
             try:
                 future.result()
@@ -141,32 +142,46 @@ def _calibrate_all(
             progress("calexps", done, len(jobs))
 
 
-def _calibrate_into(root: str, path: Path, detector: int, anchor: Path | None, stages: PixelConfig) -> None:
-    repository = FileRepository(root)
+def _calibrate_into(root: str, job: BatchJob, anchor: VisitDetector | None, stages: PixelConfig) -> None:
+    repository = Repository(root)
     try:
-        raw = read_raw(path, load_camera(repository.camera), detector=detector)
-        reference = read_calexp(anchor) if anchor else gather_reference(repository, raw)
-        calexp = calibrate_raw(raw, gather_calibs(repository, raw), reference, stages)
+        raw = read_raw(job.path, load_camera(repository.camera), detector=job.id.detector)
+        with repository.tracking() as read:
+            reference = _calexp(repository, anchor) if anchor else gather_reference(repository, raw)
+            calibs = gather_calibs(repository, raw)
+        calexp = calibrate_raw(raw, calibs, reference, stages)
         info = calexp.info
-        repository.put(calexp, "calexp", visit=info.id.visit, detector=info.id.detector, band=info.band)
+        inputs = [*_raw(repository, job.id), *read]
+        repository.put(
+            calexp, "calexp", inputs=inputs, visit=info.id.visit, detector=info.id.detector, band=info.band
+        )
     except ApstreamError as error:
-        raise error.at(str(path)) from error
+        raise error.at(str(job.path)) from error
     finally:
         repository.close()
 
 
-def _calexp_path(repository: FileRepository, job: BatchJob) -> Path | None:
-    location = repository.locate("calexp", visit=job.id.visit, detector=job.id.detector)
-    return Path(location) if location else None
+def _raw(repository: Repository, id: VisitDetector) -> list[Input]:
+    entry = repository.entry("raw", visit=id.visit, detector=id.detector)
+    return [] if entry is None else [repository.input(entry)]
 
 
-@lru_cache(maxsize=6)
-def _calexp(path: Path) -> CalExp:
-    return read_calexp(path)
+def _entry(repository: Repository, id: VisitDetector) -> Entry | None:
+    return repository.entry("calexp", visit=id.visit, detector=id.detector)
 
 
-def _skymap(repository: FileRepository, inputs: Sequence[CoaddInput], settings: CoaddSettings) -> SkyMap:
-    if repository.locate("skymap", name="main"):
+def _calexp(repository: Repository, id: VisitDetector) -> CalExp:
+    calexp: CalExp = repository.get("calexp", visit=id.visit, detector=id.detector)
+    return calexp
+
+
+def _reader(repository: Repository) -> Callable[[VisitDetector], CalExp]:
+    """Return what reads calexps, the last few from memory."""
+    return lru_cache(maxsize=6)(partial(_calexp, repository))
+
+
+def _skymap(repository: Repository, inputs: Sequence[CoaddInput], settings: CoaddSettings) -> SkyMap:
+    if repository.entry("skymap", name="main"):
         existing: SkyMap = repository.get("skymap", name="main")
         return existing
     skymap = covering_skymap(inputs, patch_size=settings.patch_size_pixel, border=settings.border_pixel)
@@ -175,7 +190,7 @@ def _skymap(repository: FileRepository, inputs: Sequence[CoaddInput], settings: 
 
 
 def _coadd_band(
-    repository: FileRepository,
+    repository: Repository,
     inputs: Sequence[CoaddInput],
     skymap: SkyMap,
     settings: CoaddSettings,
@@ -193,6 +208,13 @@ def _coadd_band(
         except NoGoodPixels as error:
             report.problems.append(error.at(f"deepCoadd patch={patch}"))
             continue
-        repository.put(value, "deepCoadd", band=band, tract=skymap.tract, patch=patch)
+        made_from = _made_from(repository, under)
+        repository.put(value, "deepCoadd", inputs=made_from, band=band, tract=skymap.tract, patch=patch)
         report.patches.append(f"deepCoadd band={band} tract={skymap.tract} patch={patch}: {len(under)} inputs")
         progress(f"coadd {band}", done, len(touched))
+
+
+def _made_from(repository: Repository, inputs: Sequence[CoaddInput]) -> list[Input]:
+    """Return the calexps and the sky map that a patch was made from."""
+    entries = [_entry(repository, item.info.id) for item in inputs] + [repository.entry("skymap", name="main")]
+    return [repository.input(entry) for entry in entries if entry is not None]

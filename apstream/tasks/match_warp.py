@@ -20,7 +20,7 @@ __all__ = ["MatchWarpConfig", "kernel_half", "match_warp", "matching_terms", "ta
 #: Kernels are computed on so many positions along each side of a part.
 _NODES = 3
 #: Flags grow to where the kernel has this fraction of its peak.
-_SPREAD = 0.2
+_SPREAD = 0.05
 
 
 class MatchWarpConfig(BaseModel):

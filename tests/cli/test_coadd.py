@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from apstream.cli.main import app, register
+from apstream.repo.ingest import ingest_sources
+from apstream.repo.repository import Repository
+from apstream.simulate.config import NightConfig
+from apstream.simulate.night import simulate_night
+
+register()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the raws of two template visits and what they are calibrated with."""
+    folder = tmp_path_factory.mktemp("coadd")
+    simulate_night(folder / "night", NightConfig(size=256, visits=1, template_visits=2, seed=5))
+    repository = Repository.create(folder / "repo", camera="simcam")
+    ingest_sources(repository, [folder / "night"])
+    return folder / "repo"
+
+
+def coadd(*words: str) -> str:
+    done = CliRunner().invoke(app, ["coadd", *words])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture(scope="module")
+def rerun(root: Path) -> Repository:
+    assert "deepCoadd band=r tract=0 patch=0: 2 inputs" in coadd(str(root), "--id", "visit=1..2", "--rerun", "first")
+    return Repository(root / "rerun" / "first")
+
+
+def test_products_go_to_the_rerun_alone(root: Path, rerun: Repository):
+    assert len(rerun.find("calexp")) == 2
+    assert len(rerun.find("deepCoadd")) == 1
+    assert not Repository(root).find("calexp")
+    assert rerun.get("deepCoadd", band="r", tract=0, patch=0).metrics["coadd.psf_matched"] == 1
+
+
+def test_products_know_what_they_were_made_from(rerun: Repository):
+    patch = rerun.precursors("deepCoadd", band="r", tract=0, patch=0)
+    assert [one.type for one in patch] == ["calexp", "calexp", "skymap"]
+    assert {one.data_id.get("visit") for one in patch[:2]} == {1, 2}
+    calexp = {one.type for one in rerun.precursors("calexp", visit=1, detector=0)}
+    assert {"raw", "bias", "dark", "flat", "defects", "refcat"} <= calexp
+
+
+def test_products_go_elsewhere_and_calexps_are_used_again(root: Path, rerun: Repository, tmp_path: Path):
+    coadd(rerun.root, "--id", "visit=1..2", "--output", str(tmp_path / "out"), "-c", "warp_type=direct")
+    out = Repository(tmp_path / "out")
+    assert {entry.root for entry in out.find("calexp")} == {rerun.root}
+    assert out.get("deepCoadd", band="r", tract=0, patch=0).metrics["coadd.psf_matched"] == 0
+    assert rerun.get("deepCoadd", band="r", tract=0, patch=0).metrics["coadd.psf_matched"] == 1
+
+
+def test_products_have_one_place(root: Path):
+    done = CliRunner().invoke(app, ["coadd", str(root), "--rerun", "a", "--output", "b"])
+    assert "one place for the products" in str(done.exception)
