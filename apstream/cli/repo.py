@@ -52,7 +52,9 @@ def ingest(
     copy: Annotated[bool, typer.Option(help="Copy the files instead of linking them")] = False,
     valid_from: Annotated[str | None, typer.Option(help="Calibrations hold from this date (ISO, or MJD TAI)")] = None,
     valid_to: Annotated[str | None, typer.Option(help="... until this one; default: until the next begins")] = None,
-    name: Annotated[str, typer.Option(help="Name of the reference catalogue")] = "main",
+    refcat: Annotated[
+        str | None, typer.Option(help="Take all sources in as one reference catalogue; 'main' is the one used")
+    ] = None,
 ) -> None:
     """Take raw frames, calibrations and reference catalogues in, by link unless --copy.
 
@@ -72,7 +74,11 @@ def ingest(
             parse_date(valid_from) if valid_from else ALWAYS[0],
             parse_date(valid_to) if valid_to else ALWAYS[1],
         )
-    report = ingest_sources(Repository(root), sources, copy=copy, valid=valid, name=name)
+    if refcat:
+        location = Repository(root).ingest_refcat(sources, name=refcat, copy=copy)
+        typer.echo(f"reference catalogue {refcat}: {location}")
+        return
+    report = ingest_sources(Repository(root), sources, copy=copy, valid=valid)
     raise typer.Exit(_report(report, "ingested"))
 
 
@@ -84,9 +90,6 @@ def ls(
     long: Annotated[bool, typer.Option("--long", "-l", help="Sizes, checksums, runs and validity too")] = False,
 ) -> None:
     """List the datasets of a repository and its parents."""
-    from rich.console import Console
-    from rich.table import Table
-
     from apstream.repo.dataset_types import StoredType, data_id_text
     from apstream.repo.repository import Repository
     from apstream.repo.validity import span_text
@@ -94,12 +97,12 @@ def ls(
     repository = Repository(root)
     selection = repository.select(id or [])
     stored = [name for name, kind in repository.policy.types.items() if isinstance(kind, StoredType)]
-    table = Table("type", "data id", *(("bytes", "sha256", "run", "valid") if long else ()), "location")
+    rows: list[tuple[str, ...]] = []
     for name in [dataset_type] if dataset_type else sorted(stored):
         for entry in repository.find(name, selection):
             more = (str(entry.size), entry.checksum[:12], entry.run[:12], span_text(entry.valid) if entry.valid else "")
-            table.add_row(entry.type, data_id_text(entry.data_id), *(more if long else ()), repository.location(entry))
-    Console(soft_wrap=True).print(table)
+            rows.append((entry.type, data_id_text(entry.data_id), *(more if long else ()), repository.location(entry)))
+    _print(("type", "data id", *(("bytes", "sha256", "run", "valid") if long else ()), "location"), rows)
 
 
 @app.command()
@@ -107,17 +110,14 @@ def types(
     root: Root, dataset_type: Annotated[str | None, typer.Argument(help="Only this one")] = None
 ) -> None:
     """List the dataset types of a repository: keys, components, what they are."""
-    from rich.console import Console
-    from rich.table import Table
-
     from apstream.repo.repository import Repository
 
     policy = Repository(root).policy
-    table = Table("type", "keys", "components", "what it is")
+    rows: list[tuple[str, ...]] = []
     for name in [dataset_type] if dataset_type else sorted(policy.types):
         kind = policy[name]
-        table.add_row(name, " ".join(policy.keys(name)), " ".join(policy.components(kind)), _what(kind))
-    Console(soft_wrap=True).print(table)
+        rows.append((name, " ".join(policy.keys(name)), " ".join(policy.components(kind)), _what(kind)))
+    _print(("type", "keys", "components", "what it is"), rows)
 
 
 @app.command()
@@ -187,6 +187,22 @@ def check(
         typer.echo(f"{'removed' if remove_orphans else 'no dataset names'} {path}")
     typer.echo(f"{report.datasets} datasets, {len(report.damaged)} damaged, {len(report.orphans)} files without one")
     raise typer.Exit(min(len(report.damaged), 125))
+
+
+def _print(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print a table for people, or lines with tabs for other programs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        for row in rows:
+            typer.echo("\t".join(row))
+        return
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def _data_id(words: list[str] | None) -> dict[str, Any]:

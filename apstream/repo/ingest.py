@@ -49,7 +49,6 @@ def ingest_sources(
     *,
     copy: bool = False,
     valid: tuple[float, float] | None = None,
-    name: str = "main",
 ) -> IngestReport:
     """Take files and folders in; one bad file is reported and the others go on.
 
@@ -62,14 +61,12 @@ def ingest_sources(
     ----------
     valid
         Span (MJD TAI) that calibrations hold for; default: their VALIDBEG and VALIDEND cards, or always.
-    name
-        Of the reference catalogue.
     """
     report = IngestReport()
     camera = load_camera(repository.camera)
     for path in _files(sources, report):
         try:
-            for kind, count in _ingest(repository, camera, path, copy=copy, valid=valid, name=name).items():
+            for kind, count in _ingest(repository, camera, path, copy=copy, valid=valid).items():
                 report.counts[kind] += count
         except ApstreamError as error:
             report.problems.append(error.at(str(path)))
@@ -129,10 +126,9 @@ def _ingest(
     *,
     copy: bool,
     valid: tuple[float, float] | None,
-    name: str,
 ) -> dict[str, int]:
     if path.name.lower().startswith("refcat") or is_hats(path) or is_htm_shards(path):
-        repository.ingest_refcat(path, name=name, copy=copy)
+        repository.ingest_refcat([path], copy=copy)
         return {"refcat": 1}
     if _is_calib(path):
         return {_ingest_calib(repository, path, copy, valid): 1}

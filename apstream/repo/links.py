@@ -55,7 +55,7 @@ def ingest_file(
     return place.store.location(taken)
 
 
-def ingest_refcat(repository: Repository, source: Path, *, name: str, copy: bool) -> str:
+def ingest_refcat(repository: Repository, sources: Sequence[Path], *, name: str, copy: bool) -> str:
     """Link a HATS folder, or convert any other catalogue into one; see `Repository.ingest_refcat`."""
     place = repository.own
     root = Path(place.store.url)
@@ -67,7 +67,7 @@ def ingest_refcat(repository: Repository, source: Path, *, name: str, copy: bool
         )
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=root) as temporary:
         made = Path(temporary) / name
-        convert.ingest_refcat([source], made, link=not copy)
+        convert.ingest_refcat(sources, made, link=not copy)
         checksum, path = checksum_of(made), f"refcat/{name}"
         present = place.registry.get("refcat", {"name": name})
         if present is not None and present.checksum == checksum:
@@ -75,8 +75,8 @@ def ingest_refcat(repository: Repository, source: Path, *, name: str, copy: bool
         if present is not None or (root / path).exists():
             raise Conflict(
                 f"another reference catalogue is called {name}: {root / path}",
-                where=str(source),
-                remedy="give it another --name, or remove the other",
+                where=str(sources[0]),
+                remedy="give it another name with --refcat NAME, or remove the other",
             )
         (root / "refcat").mkdir(exist_ok=True)
         os.rename(made, root / path)

@@ -311,9 +311,9 @@ class Repository:
         """Take in a file that holds several datasets, such as all detectors of an exposure."""
         return links.ingest_file(self, source, dataset_type, copy=copy, valid=None, data_ids=data_ids)
 
-    def ingest_refcat(self, source: Path, *, name: str = "main", copy: bool = False) -> str:
-        """Take a reference catalogue in: a HATS folder by link, anything else converted to one."""
-        return links.ingest_refcat(self, source, name=name, copy=copy)
+    def ingest_refcat(self, sources: Sequence[Path], *, name: str = "main", copy: bool = False) -> str:
+        """Take a reference catalogue in: one HATS folder by link, anything else converted together to one."""
+        return links.ingest_refcat(self, sources, name=name, copy=copy)
 
     def select(self, words: Sequence[str]) -> Selection:
         """Parse a selection in the camera's words or ours."""

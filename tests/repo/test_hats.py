@@ -383,7 +383,7 @@ def test_gathering_reads_the_catalogue_near_the_frame(
     catalog: Path, stars: dict[str, np.ndarray], tmp_path: Path
 ):
     repository = Repository.create(tmp_path / "repo", camera="simcam")
-    repository.ingest_refcat(catalog)
+    repository.ingest_refcat([catalog])
     detector = SimpleNamespace(shape=(400, 400), pixel_scale_arcsec=1.0)
     raw = SimpleNamespace(wcs=None, info=SimpleNamespace(ra=0.0, dec=20.0, band="r"), detector=detector)
     found = gather_reference(repository, raw).stars
