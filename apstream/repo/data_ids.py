@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +15,9 @@ from apstream.errors import BadSettings, DatasetNotFound
 __all__ = ["NOT_KEPT", "check_keys", "normal_data_id", "parse_date", "since_text"]
 
 _INTEGERS = {"visit", "detector", "tract", "patch", "day"}
+#: Smaller numbers are years or mistakes, not MJD.
+_FIRST_MJD = 15000.0
+
 #: Words of a data id that say how to find or store a dataset, not which one it is.
 NOT_KEPT = ("suffix", "mjd", "valid", "region")
 #: Keys that any type may be asked with, beside its own.
@@ -58,9 +62,11 @@ def parse_date(text: str | float) -> float:
         If it is neither.
     """
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        pass
+        number = -math.inf
+    if number > _FIRST_MJD:
+        return number
     try:
         return float(Time(str(text), scale="utc").tai.mjd)
     except ValueError as error:
