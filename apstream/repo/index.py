@@ -8,19 +8,18 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from apstream.model.products import SkyCircle
 from apstream.model.wcs import separation
 from apstream.repo.entries import Entry, Input, as_json, canonical, order_of
 from apstream.repo.registry_engine import Database
-from apstream.repo.registry_query import among, covering, lookup
-from apstream.repo.registry_tables import DATASETS, INPUTS, RUNS, TYPES, entry_of, input_of, input_rows, rows_of
+from apstream.repo.registry_query import covering, lookup
+from apstream.repo.registry_tables import DATASETS, INPUTS, RUNS, TYPES, entry_of, input_of, rows_of
+from apstream.repo.registry_write import insert_absent, store, superseded, take
 from apstream.repo.select import Selection
 
 __all__ = ["Entry", "Input", "Registry"]
 
-_Key = tuple[int, str]
 _PAGE = 10_000
 
 
@@ -73,14 +72,14 @@ class Registry:
         replaced: list[Entry] = []
         for entry in entries:
             place = entry.type, canonical(entry.identity)
-            replaced += _superseded(latest.get(place), entry.path)
+            replaced += superseded(latest.get(place), entry.path)
             latest[place] = entry
         if not latest:
             return []
         types = {type: self._number(type, create=True) or 0 for type in {entry.type for entry in latest.values()}}
-        rows = sorted(rows_of(list(latest.values()), types), key=_key)
+        rows = rows_of(list(latest.values()), types)
         names = {number: type for type, number in types.items()}
-        return replaced + self._database.write(lambda connection: self._store(connection, rows, names, inputs))
+        return replaced + self._database.write(lambda connection: store(connection, rows, names, inputs))
 
     def get(self, type: str, identity: Mapping[str, Any]) -> Entry | None:
         """Return the dataset with exactly this identity, None if there is none."""
@@ -141,7 +140,7 @@ class Registry:
         if number is None:
             return None
         key = canonical(identity)
-        row = self._database.write(lambda connection: self._take(connection, number, key))
+        row = self._database.write(lambda connection: take(connection, number, key))
         return None if row is None else entry_of(row, type)
 
     def types(self) -> dict[str, int]:
@@ -159,8 +158,7 @@ class Registry:
     def add_run(self, id: str, record: Mapping[str, Any]) -> None:
         """Record a run unless there is a record of it."""
         row = {"repository": self.repository, "id": id, "record": as_json(record)}
-        query = self._insert(RUNS).values(row).on_conflict_do_nothing()
-        self._database.write(lambda connection: connection.execute(query))
+        self._database.write(lambda connection: insert_absent(connection, RUNS, row))
 
     def run(self, id: str) -> Mapping[str, Any] | None:
         """Return the record of a run, None if there is none."""
@@ -204,66 +202,11 @@ class Registry:
         number = self._database.read(lambda connection: connection.scalar(query))
         if number is None and create:
             row = {"repository": self.repository, "name": type}
-            insert = self._insert(TYPES).values(row).on_conflict_do_nothing()
-            self._database.write(lambda connection: connection.execute(insert))
+            self._database.write(lambda connection: insert_absent(connection, TYPES, row))
             number = self._database.read(lambda connection: connection.scalar(query))
         if number is not None:
             self._types[type] = int(number)
         return number
-
-    def _insert(self, table: sa.Table) -> Any:
-        return sqlite.insert(table) if self._sqlite else postgresql.insert(table)
-
-    def _store(
-        self, connection: sa.Connection, rows: list[dict[str, Any]], names: Mapping[int, str], inputs: Sequence[Input]
-    ) -> list[Entry]:
-        """Insert what is new; lock and update what is there; again, if somebody removed it in between."""
-        replaced: list[Entry] = []
-        pending = {_key(row): row for row in rows}
-        stored: list[int] = []
-        changed: list[dict[str, Any]] = []
-        insert = self._insert(DATASETS).on_conflict_do_nothing()
-        insert = insert.returning(DATASETS.c.id, DATASETS.c.type, DATASETS.c.key)
-        while pending:
-            for new in connection.execute(insert, list(pending.values())):
-                stored.append(new.id)
-                del pending[new.type, new.key]
-            for old in self._locked(connection, list(pending)):
-                row = pending.pop((old.type, old.key))
-                replaced += _superseded(entry_of(old, names[old.type]), row["path"])
-                changed.append({"old_id": old.id, **row})
-        if changed:
-            old_id: sa.BindParameter[int] = sa.bindparam("old_id")
-            connection.execute(sa.update(DATASETS).where(DATASETS.c.id == old_id), changed)
-            connection.execute(sa.delete(INPUTS).where(INPUTS.c.dataset == old_id), changed)
-        stored += [row["old_id"] for row in changed]
-        if inputs:
-            connection.execute(sa.insert(INPUTS), [row for id in stored for row in input_rows(id, inputs)])
-        return replaced
-
-    def _locked(self, connection: sa.Connection, keys: Sequence[_Key]) -> list[Any]:
-        """Return the rows with these keys and hold them until the transaction ends."""
-        rows: list[Any] = []
-        for number in sorted({type for type, _ in keys}):
-            mine = among(DATASETS.c.key, [key for type, key in keys if type == number], sqlite=self._sqlite)
-            query = sa.select(DATASETS).where(DATASETS.c.type == number, mine).order_by(DATASETS.c.key)
-            rows += connection.execute(query.with_for_update()).all()
-        return rows
-
-    def _take(self, connection: sa.Connection, number: int, key: str) -> Any:
-        for row in self._locked(connection, [(number, key)]):
-            connection.execute(sa.delete(INPUTS).where(INPUTS.c.dataset == row.id))
-            connection.execute(sa.delete(DATASETS).where(DATASETS.c.id == row.id))
-            return row
-        return None
-
-
-def _key(row: Mapping[str, Any]) -> _Key:
-    return row["type"], row["key"]
-
-
-def _superseded(old: Entry | None, path: str) -> list[Entry]:
-    return [] if old is None or old.path == path else [old]
 
 
 def _wanted(selection: Selection | None, known: Mapping[str, Any]) -> list[Selection]:

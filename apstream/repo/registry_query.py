@@ -2,7 +2,7 @@
 
 SQLite keeps no statistics that could be trusted, so it is told which index to take: the conditions on the columns
 that lead are written plainly, on all others in a form that no index serves, and alternatives become a union, since
-an OR beside another condition would not go through the index. PostgreSQL decides for itself.
+an OR beside another condition would not go through the index. PostgreSQL has statistics and decides for itself.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def lookup(
     leading = () if near else _leading(wanted)
     alternatives, others = list(near), [DATASETS.c.type == type, *also]
     for key, choices in wanted:
-        terms = _terms(DATASETS.c[key] if key in leading or not sqlite else _unindexed(key), key, choices, sqlite)
+        led = key not in leading and (sqlite or near)
+        terms = _terms(_unindexed(key) if led else DATASETS.c[key], key, choices, sqlite)
         if key in leading[:1] and not alternatives:
             alternatives = terms
         else:
@@ -129,7 +130,8 @@ def _leading(wanted: Sequence[tuple[str, Sequence[Choice]]]) -> tuple[str, ...]:
 
 
 def _unindexed(key: str) -> sa.ColumnElement[Any]:
-    return sa.literal_column(f"+{DATASETS.name}.{key}", DATASETS.c[key].type)
+    column: sa.ColumnElement[Any] = DATASETS.c[key]
+    return column.concat("") if key in TEXT_KEYS else column + 0
 
 
 def _terms(column: sa.ColumnElement[Any], key: str, choices: Sequence[Choice], sqlite: bool) -> list[Condition]:

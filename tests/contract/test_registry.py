@@ -20,6 +20,7 @@ from apstream.model.products import SkyCircle
 from apstream.model.wcs import separation
 from apstream.repo.index import Entry, Input, Registry
 from apstream.repo.select import Selection, Span
+from benchmarks.registry import compare, fill
 
 FORK = multiprocessing.get_context("fork")
 
@@ -303,8 +304,6 @@ def filled(registry):
     ]
     registry.add(entries[:2], [Input("raw", {"visit": 5, "detector": 1}, "")])
     registry.add(entries[2:], [Input("raw", {"visit": 6, "detector": 1}, "")])
-    if not registry._sqlite:
-        registry._database.write(lambda connection: connection.execute(sa.text("ANALYZE")))
     return registry
 
 
@@ -430,3 +429,16 @@ def test_postgres_that_goes_away_is_a_transient_failure(own_postgres):
     own_postgres.restart()
     assert len(registry.find("calexp")) == 1
     registry.close()
+
+
+@pytest.mark.slow
+def test_look_ups_in_a_million_datasets_take_no_longer_than_in_ten_thousand(tmp_path):
+    sizes = (10_000, 1_000_000)
+    registries = [(Registry(f"sqlite:///{tmp_path}/{size}.sqlite3"), size) for size in sizes]
+    for registry, size in registries:
+        fill(registry, size)
+    medians = compare(registries, repeats=101)
+    grown = {name: large / small for name, (small, large) in medians.items()}
+    assert all(ratio < 1.5 for ratio in grown.values()), grown
+    for registry, _ in registries:
+        registry.close()
