@@ -19,8 +19,6 @@ __all__ = ["MatchWarpConfig", "kernel_half", "match_warp", "matching_terms", "ta
 
 #: Kernels are computed on so many positions along each side of a part.
 _NODES = 3
-#: Flags grow to where the kernel has this fraction of its peak.
-_SPREAD = 0.05
 
 
 class MatchWarpConfig(BaseModel):
@@ -138,7 +136,7 @@ def match_warp(warped: MaskedImage, terms: F64) -> MaskedImage:
     image = cv.convolve_varying(cv.fill_masked(warped.image, holes), terms)
     variance = cv.blur_variance(_filled(warped.variance, holes), terms)
     bits = np.where(holes, warped.mask | int(MaskPlane.EDGE), warped.mask) & ~int(MaskPlane.NO_DATA)
-    mask = cv.dilate_bits(bits, ~0, cv.footprint(terms[0], fraction=_SPREAD))
+    mask = cv.dilate_bits(bits, ~0, cv.footprint(terms[0]))
     image[holes] = variance[holes] = np.nan
     mask[holes] = warped.mask[holes] | int(MaskPlane.NO_DATA)
     return MaskedImage.make(image, mask, variance, warped.unit, warped.box)
