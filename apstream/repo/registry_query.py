@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import hpgeom
@@ -70,9 +71,10 @@ def lookup(
     leading = () if near else _leading(wanted)
     alternatives, others = list(near), [DATASETS.c.type == type, *also]
     for key, choices in wanted:
-        led = key not in leading and (sqlite or near)
-        terms = _terms(_unindexed(key) if led else DATASETS.c[key], key, choices, sqlite)
-        if key in leading[:1] and not alternatives:
+        leads = key in leading[:1] and not alternatives
+        plain = leads or key in leading[1:] or not (sqlite or near)
+        terms = _terms(DATASETS.c[key] if plain else _unindexed(key), key, choices, sqlite)
+        if leads:
             alternatives = terms
         else:
             others.append(sa.or_(*terms))
@@ -121,12 +123,13 @@ def _ranges(ra: float, dec: float, radius: float) -> list[tuple[int, int]]:
 
 
 def _leading(wanted: Sequence[tuple[str, Sequence[Choice]]]) -> tuple[str, ...]:
-    """Return the columns of the index to take: one with values rather than one with ranges."""
+    """Return the columns of the index to take: one with values rather than one with ranges, none behind a list."""
     spanned = {key for key, choices in wanted if _has_span(choices)}
+    exact = {key for key, choices in wanted if len(choices) == 1} - spanned
     valued = {key for key, _ in wanted} - spanned
     narrow = [columns for columns in _LEADING[:4] if columns[0] in valued]
     usable = narrow or [columns for columns in _LEADING if columns[0] in valued | spanned]
-    return usable[0] if usable else ()
+    return tuple(takewhile(exact.__contains__, usable[0])) or usable[0][:1] if usable else ()
 
 
 def _unindexed(key: str) -> sa.ColumnElement[Any]:

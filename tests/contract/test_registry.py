@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import re
 import sqlite3
 import threading
 from collections import Counter
@@ -282,16 +283,20 @@ def test_another_version_is_refused_with_the_remedy(registry, url):
 
 WITHOUT_INDEX = ("SCAN registry", "SCAN found", "Seq Scan on registry_datasets", "(type=?)")
 LOOKUPS = {
-    "get": lambda r: r.get("calexp", {"visit": 5, "detector": 1}),
-    "visit": lambda r: r.find("calexp", visit=5),
-    "visits": lambda r: r.find("calexp", Selection.parse(["visit=5^7..9^1..9:2 detector=1 band=r"])),
-    "name": lambda r: r.find("calexp", name="n5"),
-    "day": lambda r: r.find("calexp", Selection.parse(["day=20260005"]), band="r"),
-    "patch": lambda r: r.find("calexp", tract=3, patch=3),
-    "overlapping": lambda r: r.overlapping("calexp", SkyCircle(5.0, -9.0, 0.1)),
-    "overlapping of a band": lambda r: r.overlapping("calexp", SkyCircle(5.0, -9.0, 0.1), band="r", visit=5),
-    "inputs": lambda r: r.inputs("calexp", {"visit": 5, "detector": 1}),
-    "users": lambda r: r.users("raw", {"visit": 5, "detector": 1}),
+    "get": ("datasets", lambda r: r.get("calexp", {"visit": 5, "detector": 1})),
+    "visit": ("visit", lambda r: r.find("calexp", visit=5, detector=1)),
+    "visits": ("visit", lambda r: r.find("calexp", Selection.parse(["visit=5^6^7 detector=1 band=r"]))),
+    "ranges": ("visit", lambda r: r.find("calexp", Selection.parse(["visit=5^7..9^1..9:2 detector=1^2..5 band=r"]))),
+    "range": ("visit", lambda r: r.find("calexp", Selection.parse(["visit=5..9 detector=1 band=r"]), visit=5)),
+    "name": ("name", lambda r: r.find("calexp", name="n5", band="r")),
+    "day": ("day", lambda r: r.find("calexp", Selection.parse(["day=20260005 visit=0..99"]), band="r")),
+    "patch": ("tract", lambda r: r.find("calexp", tract=3, patch=3)),
+    "band and patch": ("tract", lambda r: r.find("calexp", Selection.parse(["tract=3 patch=3^8..9 band=r"]))),
+    "overlapping": ("pixel", lambda r: r.overlapping("calexp", SkyCircle(5.0, -9.0, 0.1))),
+    "overlapping of a band": ("pixel", lambda r: r.overlapping("calexp", SkyCircle(5.0, -9.0, 0.1), band="r", visit=5)),
+    "valid": ("detector", lambda r: r.valid_at("calexp", 60000.0, detector=1, band="r")),
+    "inputs": ("datasets inputs", lambda r: r.inputs("calexp", {"visit": 5, "detector": 1})),
+    "users": ("users", lambda r: r.users("raw", {"visit": 5, "detector": 1})),
 }
 
 
@@ -317,13 +322,16 @@ def test_every_look_up_goes_through_an_index(filled, name):
 
     engine = filled._database._engine()
     sa.event.listen(engine, "before_cursor_execute", note)
-    assert LOOKUPS[name](filled)
+    index, look = LOOKUPS[name]
+    assert look(filled)
     explain = "EXPLAIN QUERY PLAN" if filled._sqlite else "EXPLAIN"
     with engine.connect() as connection:
         plans = ["\n".join(str(row) for row in connection.exec_driver_sql(f"{explain} {s}", p)) for s, p in statements]
     assert plans
     for plan in plans:
         assert not [bad for bad in WITHOUT_INDEX if bad in plan], plan
+    taken = set(re.findall(r"INDEX \w*(?:registry|sqlite)_(\w+)", plans[-1]))
+    assert not filled._sqlite or {word.split("_")[0] for word in taken} == set(index.split())
 
 
 def test_sqlite_names_the_file_when_it_is_locked(tmp_path):
