@@ -1,18 +1,20 @@
 """What every registry does, whichever database is behind it."""
 
 import multiprocessing
-import os
 import pickle
 import re
+import shutil
 import sqlite3
+import tempfile
 import threading
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from helpers.registry_jobs import add_many, add_through, dataset, replace_one
+from helpers.registry_jobs import add_many, add_through, dataset, read_as_guest, replace_one
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -227,7 +229,7 @@ def test_repositories_in_one_database_know_nothing_of_each_other(url):
 
 def test_every_replaced_row_goes_to_one_of_many_writers(url):
     jobs = [(url, writer, 15) for writer in range(8)]
-    with ProcessPoolExecutor(4, mp_context=FORK) as pool:
+    with ProcessPoolExecutor(8, mp_context=FORK) as pool:
         done = list(pool.map(replace_one, jobs))
     registry = Registry(url)
     written = Counter(path for paths, _ in done for path in paths)
@@ -393,23 +395,25 @@ def test_sqlite_paths_may_have_any_letters(tmp_path):
         Registry(f"sqlite:///{tmp_path}/absent/registry.sqlite3")
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_sqlite_of_somebody_else_can_be_read(tmp_path):
-    folder = tmp_path / "theirs"
-    folder.mkdir()
-    file = folder / "registry.sqlite3"
-    theirs = Registry(f"sqlite:///{file}")
+@pytest.mark.parametrize("busy", [False, True])
+def test_sqlite_of_somebody_else_can_be_read(busy):
+    folder = Path(tempfile.mkdtemp())  # pytest's own folders are closed to others
+    url = f"sqlite:///{folder}/registry.sqlite3"
+    theirs = Registry(url)
     theirs.add([dataset(1, 1)])
-    theirs.close()
-    file.chmod(0o444)
+    if not busy:
+        theirs.close()
     folder.chmod(0o555)
+    (folder / "registry.sqlite3").chmod(0o444)
     try:
-        registry = Registry(f"sqlite:///{file}")
-        assert len(registry.find("calexp")) == 1
-        with pytest.raises(DatabaseUnavailable, match="written"):
-            registry.add([dataset(1, 2)])
+        with ProcessPoolExecutor(1, mp_context=FORK) as pool:
+            found, refusal = pool.submit(read_as_guest, url).result(60)
     finally:
         folder.chmod(0o755)
+        theirs.close()
+        shutil.rmtree(folder)
+    assert found == [(1, 1)]
+    assert "cannot be opened or written" in refusal
 
 
 @pytest.mark.parametrize("wrong", ["", "registry.sqlite3", "mysql://u:secret@h/d", "sqlite:///", "sqlite:///:memory:"])

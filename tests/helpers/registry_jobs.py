@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from apstream.errors import DatabaseUnavailable
 from apstream.model.products import SkyCircle
 from apstream.repo.index import Entry, Registry
 
@@ -44,3 +47,15 @@ def add_through(registry):
     """Use a registry that was made in another process."""
     registry.add([dataset(2, 2)])
     return len(registry.find("calexp"))
+
+
+def read_as_guest(url):
+    """Read a registry as somebody who may not write it; return what is found and what writing is told."""
+    if os.getuid() == 0:
+        os.setuid(65534)
+    registry = Registry(url)
+    try:
+        registry.add([dataset(1, 2)])
+    except DatabaseUnavailable as error:
+        return [tuple(entry.identity.values()) for entry in registry.find("calexp")], str(error)
+    return [], "written"
