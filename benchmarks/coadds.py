@@ -86,7 +86,7 @@ class Night:
 
 def coadd_of(calexps: Sequence[CalExp], config: CoaddConfig) -> CalExp:
     """Return one patch that holds all exposures."""
-    inputs = [CoaddInput.of(lambda c=c: c, str(c.info.id)) for c in calexps]
+    inputs = [CoaddInput.of(calexp) for calexp in calexps]
     skymap = covering_skymap(inputs, patch_size=8192, border=0)
     kept = sharp_enough(inputs, config)
     return coadd_patch(kept, skymap, 0, common_psf(kept, skymap.pixel_scale_arcsec, config), config)

@@ -14,6 +14,7 @@ from apstream.errors import NoTemplateOverlap, TooFewStars
 from apstream.model.exposures import STAR_DTYPE, CalExp, Exposure, ExposureInfo
 from apstream.model.geometry import Box
 from apstream.model.ids import VisitDetector
+from apstream.model.image import MaskedImage
 from apstream.model.photocalib import PhotoCalib
 from apstream.model.products import SkyCircle
 from apstream.model.psf import Psf
@@ -25,10 +26,12 @@ from apstream.tasks.assemble_coadd import (
     WarpedInput,
     assemble_coadd,
     matched_input,
+    mean_variance,
     warped_input,
 )
 from apstream.tasks.characterize import CharacterizeConfig, characterize
 from apstream.tasks.match_warp import MatchWarpConfig, target_kernel, widest_fwhm
+from apstream.tasks.psf_field import PsfInput
 from apstream.tasks.warp import WarpConfig, wcs_map
 
 __all__ = ["CoaddConfig", "CoaddInput", "coadd_patch", "common_psf", "covering_skymap", "sharp_enough", "sharpest"]
@@ -52,34 +55,56 @@ class CoaddConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class CoaddInput:
-    """What a calexp says without its pixels, and how to open it.
+    """What a calexp says without its pixels, and how to read these.
 
-    `fwhm_arcsec` is the width of its PSF in the middle, `widest_arcsec` the largest; `order` breaks ties.
+    Parameters
+    ----------
+    read
+        Returns at least the pixels of a box.
+    fwhm_arcsec, widest_arcsec
+        Width of its PSF in the middle, and the largest.
+    weight
+        1 / mean variance.
+    relative
+        Whether its fluxes are on the scale of an image instead of nJy.
     """
 
-    open: Callable[[], CalExp]
-    order: str
+    read: Callable[[Box], MaskedImage]
     info: ExposureInfo
     psf: Psf
     wcs: SkyWcs
     box: Box
     fwhm_arcsec: float
     widest_arcsec: float
+    weight: float
+    relative: bool
 
     @classmethod
-    def of(cls, open: Callable[[], CalExp], order: str) -> CoaddInput:
-        """Open an exposure to see what it is."""
-        calexp, scale = open(), open().wcs.pixel_scale_arcsec
+    def of(cls, calexp: CalExp, read: Callable[[Box], MaskedImage] | None = None) -> CoaddInput:
+        """Note what an exposure says; its pixels are kept only if there is no way to read them again.
+
+        Raises
+        ------
+        NoGoodPixels
+            If no pixel has a positive variance.
+        """
+        scale, image = calexp.wcs.pixel_scale_arcsec, calexp.image
         return cls(
-            open=open,
-            order=order,
+            read=read or (lambda box: image),
             info=calexp.info,
             psf=calexp.psf,
             wcs=calexp.wcs,
             box=calexp.box,
             fwhm_arcsec=calexp.psf.fwhm() * scale,
             widest_arcsec=widest_fwhm(calexp.psf) * scale,
+            weight=1 / mean_variance(image),
+            relative=calexp.photo_calib.relative,
         )
+
+    @property
+    def order(self) -> tuple[str, int, int]:
+        """What breaks ties."""
+        return self.info.id.instrument, self.info.id.visit, self.info.id.detector
 
 
 def sharpest(inputs: Sequence[CoaddInput], best: int) -> list[CoaddInput]:
@@ -167,9 +192,8 @@ def coadd_patch(
 
 
 def _warped(item: CoaddInput, skymap: SkyMap, box: Box, config: CoaddConfig) -> WarpedInput:
-    return warped_input(
-        str(item.info.id), item.open, wcs_map(skymap.wcs, item.wcs), box=box, config=config.warp
-    )
+    source = PsfInput(item.psf, wcs_map(skymap.wcs, item.wcs), item.box, item.weight)
+    return warped_input(str(item.info.id), item.read, source, box=box, config=config.warp)
 
 
 def _circle_around(circles: Sequence[SkyCircle]) -> tuple[float, float, float]:
@@ -186,7 +210,7 @@ def _as_calexp(
 ) -> CalExp:
     """Give a coadd its PSF and stars; where stars are too few, the mean PSF of the inputs serves."""
     info = _coadd_info(first.info, skymap, patch, config.warp_type)
-    calib = PhotoCalib(njy_per_unit=1.0, n_stars=0, relative=first.open().photo_calib.relative)
+    calib = PhotoCalib(njy_per_unit=1.0, n_stars=0, relative=first.relative)
     metrics = {
         "coadd.n_inputs": float(len(coadd.inputs)),
         "coadd.mean_count": float(coadd.count.mean()),

@@ -5,15 +5,17 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 
 from pydantic import Field
 
 from apstream.cameras import load_camera
 from apstream.errors import ApstreamError, NoGoodPixels, NoTemplateOverlap
 from apstream.model.exposures import CalExp
+from apstream.model.geometry import Box
 from apstream.model.ids import VisitDetector
+from apstream.model.image import MaskedImage
 from apstream.model.skymap import SkyMap
 from apstream.pipeline.coadds import (
     CoaddConfig,
@@ -52,6 +54,9 @@ class CoaddReport:
     left_out: list[str] = field(default_factory=list)
     problems: list[ApstreamError] = field(default_factory=list)
 
+
+#: As many calexps are kept in memory.
+_IN_MEMORY = 6
 
 Progress = Callable[[str, int, int], None]
 
@@ -92,8 +97,7 @@ def make_coadds(
     if not calexps:
         first = f"; the first: {report.problems[0]}" if report.problems else ""
         raise NoTemplateOverlap(f"no calexp could be made of {len(jobs)} raws{first}", where=repository.root)
-    read = _reader(repository)
-    inputs = [CoaddInput.of(partial(read, id), f"{id.visit:020d} {id.detector:05d}") for id in calexps]
+    inputs = [CoaddInput.of(_calexp(repository, id), partial(_pixels, repository, id)) for id in calexps]
     chosen = sharpest(inputs, best) if best else inputs
     skymap = _skymap(repository, inputs, settings)
     for band in sorted({item.info.band for item in chosen}):
@@ -175,9 +179,21 @@ def _calexp(repository: Repository, id: VisitDetector) -> CalExp:
     return calexp
 
 
-def _reader(repository: Repository) -> Callable[[VisitDetector], CalExp]:
-    """Return what reads calexps, the last few from memory."""
-    return lru_cache(maxsize=6)(partial(_calexp, repository))
+def _pixels(repository: Repository, id: VisitDetector, box: Box) -> MaskedImage:
+    calexp: CalExp = repository.get("calexp", visit=id.visit, detector=id.detector, box=box)
+    return calexp.image
+
+
+def _in_memory(inputs: Sequence[CoaddInput]) -> list[CoaddInput]:
+    """Let a few inputs be read once, whole; more are read part by part."""
+    if len(inputs) > _IN_MEMORY:
+        return list(inputs)
+    return [replace(item, read=_once(item)) for item in inputs]
+
+
+def _once(item: CoaddInput) -> Callable[[Box], MaskedImage]:
+    whole = cache(lambda: item.read(item.box))
+    return lambda box: whole()
 
 
 def _skymap(repository: Repository, inputs: Sequence[CoaddInput], settings: CoaddSettings) -> SkyMap:
@@ -198,8 +214,8 @@ def _coadd_band(
     progress: Progress,
 ) -> None:
     kept, band = sharp_enough(inputs, settings), inputs[0].info.band
-    target = common_psf(kept, skymap.pixel_scale_arcsec, settings)
     report.left_out += [f"{i.info.id}: {i.widest_arcsec:.2f} arcsec" for i in inputs if i not in kept]
+    target, kept = common_psf(kept, skymap.pixel_scale_arcsec, settings), _in_memory(kept)
     touched = sorted({patch for item in kept for patch in skymap.patches_under(item.wcs, item.box)})
     for done, patch in enumerate(touched, start=1):
         under = [item for item in kept if patch in skymap.patches_under(item.wcs, item.box)]

@@ -14,14 +14,13 @@ from apstream.arrays.coadd import ClipLimits, clip_outliers, weighted_mean
 from apstream.arrays.match import clip
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray, IntArray
 from apstream.errors import NoGoodPixels
-from apstream.model.exposures import CalExp, CharacterizedExposure
 from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane, planes
 from apstream.model.psf import Psf
 from apstream.tasks.match_warp import MatchWarpConfig, kernel_half, match_warp, matching_terms
 from apstream.tasks.psf_field import PsfInput, combined_psf
-from apstream.tasks.warp import PixelMap, WarpConfig, warp
+from apstream.tasks.warp import WarpConfig, warp
 
 __all__ = [
     "AssembleCoaddConfig",
@@ -34,6 +33,8 @@ __all__ = [
 ]
 
 
+#: Pixels of a source around those that a part maps to: the interpolation kernel, and bends of the map.
+_SOURCE_MARGIN = 8
 #: So far around the pixels of a warp what is missing is filled before it is convolved.
 _RIM = 4
 #: The PSF is called inexact within so many pixels of an input's end.
@@ -159,33 +160,35 @@ def assemble_coadd(inputs: Sequence[WarpedInput], target: Box, config: AssembleC
 
 
 def warped_input(
-    name: str,
-    exposure: Callable[[], CalExp | CharacterizedExposure],
-    pixel_map: PixelMap,
-    *,
-    box: Box,
-    config: WarpConfig,
+    name: str, read: Callable[[Box], MaskedImage], source: PsfInput, *, box: Box, config: WarpConfig
 ) -> WarpedInput:
-    """Make an input that warps an exposure when a part is asked for.
+    """Make an input that is read and warped when a part is asked for.
 
     Parameters
     ----------
-    exposure
-        Opens it; called now for its weight and PSF, and again for every part.
-    pixel_map
-        Coadd pixels (y, x) to the exposure's (y, x).
+    read
+        Returns at least the pixels of a box of the exposure.
+    source
+        PSF, box and weight of the exposure, and the map of coadd pixels to its own.
     box
         Where on the coadd the exposure has data; the coadd's box will do.
     """
-    first = exposure()
-    weight = 1 / mean_variance(first.image)
-    return WarpedInput(
-        name=name,
-        open=lambda part: warp(exposure().image, pixel_map, part, config),
-        box=box,
-        weight=weight,
-        psf=PsfInput(first.psf, pixel_map, first.box, weight),
-    )
+
+    def open_part(part: Box) -> MaskedImage:
+        needed = _source_box(source, part)
+        return _empty(part) if needed.is_empty else warp(read(needed), source.pixel_map, part, config)
+
+    return WarpedInput(name=name, open=open_part, box=box, weight=source.weight, psf=source)
+
+
+def _source_box(source: PsfInput, part: Box) -> Box:
+    """Return the pixels of the exposure that a part of the coadd is interpolated from."""
+    ys, xs = (np.linspace(a - 0.5, b - 0.5, 9) for a, b in ((part.y0, part.y1), (part.x0, part.x1)))
+    y, x = source.pixel_map(*(v.ravel() for v in np.meshgrid(ys, xs, indexing="ij")))
+    if not (np.isfinite(y).all() and np.isfinite(x).all()):
+        return source.box
+    low, high = (int(np.floor(y.min())), int(np.floor(x.min()))), (int(np.ceil(y.max())), int(np.ceil(x.max())))
+    return Box(*low, *high).grow(_SOURCE_MARGIN).intersect(source.box)
 
 
 def matched_input(direct: WarpedInput, target: F64, config: MatchWarpConfig) -> WarpedInput:

@@ -55,8 +55,7 @@ def calexp(visit, fwhm):
 
 
 def inputs(widths):
-    made = [calexp(k, fwhm) for k, fwhm in enumerate(widths)]
-    return [CoaddInput.of(lambda c=c: c, str(k)) for k, c in enumerate(made)]
+    return [CoaddInput.of(calexp(k, fwhm)) for k, fwhm in enumerate(widths)]
 
 
 def patch(items, config):
@@ -65,7 +64,7 @@ def patch(items, config):
 
 
 def test_the_sharpest_are_chosen():
-    assert [item.order for item in sharpest(inputs((3.5, 3.0, 4.0)), 2)] == ["1", "0"]
+    assert [item.info.id.visit for item in sharpest(inputs((3.5, 3.0, 4.0)), 2)] == [1, 0]
 
 
 def test_templates_are_matched_by_default_and_have_the_known_psf():
@@ -91,9 +90,28 @@ def test_the_common_psf_is_what_is_asked_for():
 
 def test_exposures_too_wide_for_the_common_psf_are_left_out():
     items = inputs((3.0, 3.2, 3.4, 6.0))
-    assert [item.order for item in sharp_enough(items, CoaddConfig())] == ["0", "1", "2"]
+    assert [item.info.id.visit for item in sharp_enough(items, CoaddConfig())] == [0, 1, 2]
     assert len(sharp_enough(items, CoaddConfig(warp_type="direct"))) == 4
     narrow = CoaddConfig.model_validate({"match": {"target_fwhm_arcsec": 0.78}})
-    assert [item.order for item in sharp_enough(items, narrow)] == ["0"]
+    assert [item.info.id.visit for item in sharp_enough(items, narrow)] == [0]
     with pytest.raises(NoTemplateOverlap, match="4 exposures are wider"):
         sharp_enough(items, CoaddConfig.model_validate({"match": {"target_fwhm_arcsec": 0.5}}))
+
+
+def test_parts_read_no_more_than_they_need():
+    asked = []
+    exposures = [calexp(k, 3.0) for k in range(2)]
+
+    def reader(image):
+        def read(box):
+            asked.append(box)
+            return image.cutout(box)
+
+        return read
+
+    config = CoaddConfig.model_validate({"warp_type": "direct", "assemble": {"subregion_pixels": 100}})
+    whole = patch([CoaddInput.of(c) for c in exposures], config)
+    parts = patch([CoaddInput.of(c, reader(c.image)) for c in exposures], config)
+    assert max(max(box.shape) for box in asked) < 150
+    np.testing.assert_allclose(parts.image.image, whole.image.image, atol=0.02)
+    np.testing.assert_array_equal(parts.image.mask, whole.image.mask)
