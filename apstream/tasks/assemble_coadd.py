@@ -196,15 +196,15 @@ def matched_input(direct: WarpedInput, target: F64, config: MatchWarpConfig) -> 
     own = direct.psf
     if own is None:
         raise ValueError(f"{direct.name} has no PSF to match")
-    reach = kernel_half(target, config)
-    middle = matching_terms(own, target, direct.box, config)[0]
+    reach = kernel_half(own, target, direct.box, config)
+    middle = matching_terms(own, target, direct.box, reach, config)[0]
 
     def open_part(part: Box) -> MaskedImage:
         warped = direct.open(part.grow(reach))
         here = _data_box(warped)
         if here.is_empty:
             return warped.cutout(part)
-        matched = match_warp(warped.cutout(here), matching_terms(own, target, here, config))
+        matched = match_warp(warped.cutout(here), matching_terms(own, target, here, reach, config))
         return _padded(matched, part)
 
     return replace(

@@ -19,6 +19,8 @@ __all__ = ["MatchWarpConfig", "kernel_half", "match_warp", "matching_terms", "ta
 
 #: Kernels are computed on so many positions along each side of a part.
 _NODES = 3
+#: Half-size of a kernel at least, in sigma of the Gaussian between two Gaussians.
+_KERNEL_SIGMAS = 3.5
 
 
 class MatchWarpConfig(BaseModel):
@@ -33,7 +35,9 @@ class MatchWarpConfig(BaseModel):
     max_width: float = Field(
         1.5, ge=1, description="Inputs wider than so many times the median width are left out, if no width is set."
     )
-    kernel_half_fwhm: float = Field(2.5, gt=1, le=5, description="Half-size of the kernels, target FWHM.")
+    kernel_half_fwhm: float = Field(
+        1.05, ge=0.5, le=5, description="Least half-size of the kernels, target FWHM; more lets noise of the PSFs in."
+    )
     degree: int = Field(2, ge=0, le=2, description="Degree of the kernel's variation within a sub-region.")
     floor: float = Field(1e-5, gt=0, lt=0.1, description="Power below which a spatial frequency is not amplified.")
 
@@ -67,7 +71,7 @@ def target_kernel(kernel: F64, fwhm: float, *, scale: float) -> F64:
     return broadened(round_profile(kernel, scale, half), fwhm)
 
 
-def matching_terms(item: PsfInput, target: F64, box: Box, config: MatchWarpConfig) -> F64:
+def matching_terms(item: PsfInput, target: F64, box: Box, half: int, config: MatchWarpConfig) -> F64:
     """Return the kernel that takes the PSF of a warped input to the target, as a function of position.
 
     Parameters
@@ -78,6 +82,8 @@ def matching_terms(item: PsfInput, target: F64, box: Box, config: MatchWarpConfi
         The common PSF on the coadd's pixels.
     box
         Part of the coadd, best no larger than where the input has pixels.
+    half
+        Half-size of the kernel, see `kernel_half`.
 
     Returns
     -------
@@ -87,7 +93,8 @@ def matching_terms(item: PsfInput, target: F64, box: Box, config: MatchWarpConfi
     """
     nodes = (np.linspace(0, n - 1, _NODES) for n in box.shape)
     y, x = (a.ravel() for a in np.meshgrid(*nodes, indexing="ij"))
-    found = [_kernel_at(item, target, float(a), float(b), config) for a, b in zip(y + box.y0, x + box.x0, strict=True)]
+    places = zip(y + box.y0, x + box.x0, strict=True)
+    found = [_kernel_at(item, target, place, half, config) for place in places]
     here = np.array([kernel is not None for kernel in found])
     kernels = [kernel for kernel in found if kernel is not None]
     if not kernels:
@@ -96,7 +103,10 @@ def matching_terms(item: PsfInput, target: F64, box: Box, config: MatchWarpConfi
     return fit_kernel_field(np.stack(kernels), *where, config.degree)
 
 
-def _kernel_at(item: PsfInput, target: F64, y: float, x: float, config: MatchWarpConfig) -> F64 | None:
+def _kernel_at(
+    item: PsfInput, target: F64, at: tuple[float, float], half: int, config: MatchWarpConfig
+) -> F64 | None:
+    y, x = at
     sy, sx = (float(v[0]) for v in item.pixel_map(np.array([y]), np.array([x])))
     matrix = local_matrix(item.pixel_map, y, x)
     if not (np.isfinite(matrix).all() and np.isfinite([sy, sx]).all()):
@@ -104,12 +114,18 @@ def _kernel_at(item: PsfInput, target: F64, y: float, x: float, config: MatchWar
     place = (np.clip(sy, item.box.y0, item.box.y1 - 1), np.clip(sx, item.box.x0, item.box.x1 - 1))
     scale = float(np.sqrt(abs(np.linalg.det(matrix))))
     source = warp_kernel(item.psf.at(*place), matrix, int(np.ceil(max(item.psf.shape) / (2 * scale))))
-    return matching_kernel(source, target, kernel_half(target, config), floor=config.floor)
+    return matching_kernel(source, target, half, floor=config.floor)
 
 
-def kernel_half(target: F64, config: MatchWarpConfig) -> int:
-    """Return the half-size of the kernels, pixels."""
-    return int(np.ceil(config.kernel_half_fwhm * half_maximum_width(target)))
+def kernel_half(item: PsfInput, target: F64, box: Box, config: MatchWarpConfig) -> int:
+    """Return the half-size of an input's kernels, pixels: as compact as the two widths allow.
+
+    Farther out a quotient of measured PSFs holds the noise of their wings, and little else.
+    """
+    goal, matrix = half_maximum_width(target), local_matrix(item.pixel_map, *box.center)
+    scale = float(np.sqrt(abs(np.linalg.det(matrix)))) if np.isfinite(matrix).all() else 1.0
+    sigma = np.sqrt(max(goal**2 - (item.psf.fwhm() / scale) ** 2, 0.0)) / 2.3548
+    return int(np.ceil(max(config.kernel_half_fwhm * goal, _KERNEL_SIGMAS * sigma)))
 
 
 def match_warp(warped: MaskedImage, terms: F64) -> MaskedImage:

@@ -9,7 +9,7 @@ from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane, planes
 from apstream.model.psf import Psf
 from apstream.tasks.assemble_coadd import AssembleCoaddConfig, WarpedInput, assemble_coadd, matched_input
-from apstream.tasks.match_warp import MatchWarpConfig, match_warp, matching_terms, target_kernel
+from apstream.tasks.match_warp import MatchWarpConfig, kernel_half, match_warp, matching_terms, target_kernel
 from apstream.tasks.psf_field import PsfInput
 
 BOX = Box(100, 200, 356, 456)
@@ -56,6 +56,11 @@ def same(y, x):
     return np.asarray(y, float), np.asarray(x, float)
 
 
+def terms_of(psf, target):
+    own = PsfInput(psf, same, BOX, 1.0)
+    return matching_terms(own, target, BOX, kernel_half(own, target, BOX, CONFIG), CONFIG)
+
+
 @pytest.fixture(scope="module")
 def psf():
     return varying_psf()
@@ -68,7 +73,7 @@ def target(psf):
 
 @pytest.fixture(scope="module")
 def terms(psf, target):
-    return matching_terms(PsfInput(psf, same, BOX, 1.0), target, BOX, CONFIG)
+    return terms_of(psf, target)
 
 
 def positions():
@@ -118,7 +123,7 @@ def test_variance_is_that_of_anything_as_wide_as_a_star(target, terms):
 
 def test_masks_grow_and_holes_stay():
     target = target_kernel(Psf.gaussian(3.0, BOX).central(), 5.0, scale=1.0)
-    terms = matching_terms(PsfInput(Psf.gaussian(3.0, BOX), same, BOX, 1.0), target, BOX, CONFIG)
+    terms = terms_of(Psf.gaussian(3.0, BOX), target)
     mask = np.zeros(BOX.shape, np.int32)
     mask[60, 60] = planes("CR")
     mask[:, 200:] = planes("NO_DATA")
