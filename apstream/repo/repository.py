@@ -257,7 +257,7 @@ class Repository:
 
     def input(self, entry: Entry) -> Input:
         """Return an entry as what another dataset was made from."""
-        return Input(entry.type, dict(entry.data_id), entry.checksum, entry.root)
+        return Input(entry.type, dict(entry.identity), entry.checksum, entry.root)
 
     def precursors(self, dataset_type: str, /, **data_id: Any) -> tuple[Input, ...]:
         """Return what a dataset was made from, as it was stored with it; DatasetNotFound if there is none."""
