@@ -123,6 +123,12 @@ class SqlApdb:
         async with self._writing() as connection:
             return await insert_ledger(connection, entry)
 
+    async def forget_failure(self, id: VisitDetector) -> bool:
+        """Take back the ledger row of an exposure that ended without products, so that it can be tried again."""
+        query = sa.delete(LEDGER).where(*is_exposure(LEDGER, id), LEDGER.c.outcome != "processed")
+        async with self._writing() as connection:
+            return (await connection.execute(query)).rowcount > 0
+
     async def unsent(self, id: VisitDetector | None = None) -> Sequence[OutboxEntry]:
         """Return outbox rows not marked sent, oldest first."""
         query = sa.select(OUTBOX).where(sa.not_(OUTBOX.c.sent)).order_by(OUTBOX.c.number)

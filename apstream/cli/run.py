@@ -2,112 +2,168 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+Ids = Annotated[list[str] | None, typer.Option("--id", help="Selection, e.g. 'visit=1^2 detector=3..6'")]
+Override = Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. detect.threshold_sigma=5.5")]
+SettingsFile = Annotated[
+    list[Path] | None, typer.Option("-C", help="Settings file (YAML), or @NAME of one that ships: @calexp-template")
+]
+
 
 def run(
-    root: Annotated[Path, typer.Argument(help="The repository")],
+    context: typer.Context,
+    root: Annotated[str, typer.Argument(help="The repository")],
     apdb: Annotated[str, typer.Option(help="APDB, e.g. sqlite:///apdb.sqlite; made if it is not there")] = "",
     alerts: Annotated[Path | None, typer.Option(help="Folder for Avro alert files")] = None,
-    id: Annotated[list[str] | None, typer.Option("--id", help="Selection, e.g. 'visit=1^2 detector=3..6'")] = None,
-    template: Annotated[Path | None, typer.Option(help="Repository with templates; default: the same")] = None,
-    template_id: Annotated[
-        str | None, typer.Option("--template-id", help="Calexps as template, e.g. 'visit=234567'")
-    ] = None,
-    output: Annotated[Path | None, typer.Option(help="Repository for products; default: the same")] = None,
-    override: Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. detect.threshold_sigma=5.5")] = None,
-    settings: Annotated[list[Path] | None, typer.Option("-C", help="Settings file of the stages (YAML)")] = None,
-    jobs: Annotated[int, typer.Option("-j", help="Processes; frames of one detector stay in order")] = 1,
-    show: Annotated[str | None, typer.Option(help="'data' lists the matching ids, 'config' the settings")] = None,
+    id: Ids = None,
+    rerun: Annotated[str, typer.Option(help="Name of a rerun inside the repository for the products")] = "",
+    output: Annotated[str, typer.Option(help="Repository elsewhere for the products; made if it is not there")] = "",
+    template: Annotated[str, typer.Option(help="Repository with templates; default: the same")] = "",
+    template_id: Annotated[str, typer.Option(help="Calexps as template, e.g. 'visit=234567'")] = "",
+    override: Override = None,
+    settings: SettingsFile = None,
+    jobs: Annotated[int, typer.Option("-j", min=1, help="Processes; frames of one detector stay in order")] = 1,
+    show: Annotated[str, typer.Option(help="data: the matching ids, config: all settings, schema: all columns")] = "",
+    replace_run: Annotated[bool, typer.Option(help="Go on with other settings than this rerun began with")] = False,
     no_exit: Annotated[bool, typer.Option("--no-exit", help="Exit 0 even if ids failed")] = False,
+    to_kafka: Annotated[str, typer.Option(help="HOST:PORT of the brokers: let the service do the work")] = "",
+    topic: Annotated[str, typer.Option(help="Topic of the events, with --to-kafka")] = "apstream-exposures",
 ) -> None:
     """Run raws through calibration, subtraction and association; write alerts.
 
-    apstream run REPO --id 'visit=6..20 filter=r' --apdb sqlite:///apdb.sqlite --alerts alerts/
+    apstream run REPO --id 'visit=6..20 filter=r' --rerun first --apdb sqlite:///apdb.sqlite --alerts alerts/
 
-    Needs raws (apstream repo ingest) and templates (apstream coadd). Ids that the APDB's ledger has already are
-    not run again. The exit status is the number of ids that failed. With --show nothing is run and neither
-    --apdb nor --alerts is needed.
+    Needs raws (apstream repo ingest) and templates (apstream coadd). Ids that the APDB has as processed are not run
+    again. The exit status is the number of ids that failed. With --show nothing is run, and neither --apdb nor
+    --alerts is needed. Settings: defaults < camera < ~/.config/apstream/settings.yaml < -C < environment < -c.
     """
-    from apstream.errors import BadSettings
-    from apstream.pipeline.config import PixelConfig
-    from apstream.repo.repository import FileRepository
-    from apstream.service.batch import batch_settings, select_raws
-    from apstream.settings import load_settings
+    if to_kafka:
+        _send(context, root, id or [], to_kafka, topic)
+        return
+    if show == "schema":
+        _show_schema()
+        return
+    chosen = _settings(root, settings or [], override or [], apdb)
+    if show:
+        _show(show, root, id or [], chosen)
+        return
+    from apstream.service.batch import prepare_batch
+    from apstream.service.outputs import BatchPlaces
 
-    repository = FileRepository(root)
-    stages = load_settings(PixelConfig, files=settings or [], overrides=override or [])
-    if show == "config":
-        _show_config(stages)
-        return
-    selected = select_raws(repository, id or [])
-    if show == "data":
-        for job in selected:
-            typer.echo(f"{job.id}  {job.path}")
-        return
-    if alerts is None:
-        raise BadSettings("no folder for the alerts", where="--alerts", remedy="give e.g. --alerts alerts/")
-    places: dict[str, Any] = {"template_root": template and str(template), "output_root": output and str(output)}
-    if template_id:
-        places["template_id"] = _template_id(template_id)
-    if output:
-        FileRepository.create(output, camera=repository.camera).close()
-    chosen = batch_settings(
-        repository,
-        apdb=apdb,
-        alerts=alerts,
-        jobs=jobs,
-        stages=stages.model_dump(mode="json"),
-        places={key: value for key, value in places.items() if value},
-    )
-    failed = _run(selected, chosen)
+    places = BatchPlaces(root=root, rerun=rerun, output=output, template=template, template_id=template_id)
+    batch = prepare_batch(places, id or [], chosen, alerts=alerts, jobs=jobs, replace_run=replace_run)
+    failed = _run(batch)
     raise typer.Exit(0 if no_exit else min(failed, 125))
 
 
-def _template_id(text: str) -> dict[str, int]:
-    from apstream.errors import BadSettings
-    from apstream.repo.select import Selection
+def _settings(root: str, files: list[Path], overrides: list[str], apdb: str) -> Any:
+    from apstream.repo.repository import Repository
+    from apstream.service.run_settings import load_run
 
-    chosen = {key: str(values[0]) for key, values in Selection.parse([text]).choices.items()}
-    try:
-        return {key: int(value) for key, value in chosen.items()}
-    except ValueError as error:
-        raise BadSettings("not a data id", where="--template-id", remedy="write visit=NUMBER") from error
+    return load_run(Repository(root).camera, files, overrides, apdb=apdb)
 
 
-def _show_config(stages: Any) -> None:
-    import yaml
-
-    typer.echo(yaml.safe_dump(stages.model_dump(mode="json"), sort_keys=False))
-
-
-def _run(selected: list[Any], settings: Any) -> int:
+def _send(context: typer.Context, root: str, ids: list[str], bootstrap: str, topic: str) -> None:
     import asyncio
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from apstream.errors import BadSettings
+    from apstream.repo.repository import Repository
+    from apstream.service.batch import select_raws
+    from apstream.service.sending import send_events
 
-    from apstream.apdb import create_apdb
+    ours = {"root", "id", "to_kafka", "topic"}
+    source = context.get_parameter_source
+    given = [o for p in context.command.params if p.name not in ours and _typed(source(str(p.name))) for o in p.opts[:1]]
+    if given:
+        raise BadSettings(
+            f"{', '.join(sorted(given))} cannot be told to the service",
+            where="--to-kafka",
+            remedy="its own settings decide: change them there (apstream serve -c), or run without --to-kafka",
+        )
+    events = [job.event for job in select_raws(Repository(root), ids)]
+    asyncio.run(send_events(events, bootstrap=bootstrap, topic=topic))
+    typer.echo(f"{len(events)} events sent to {topic}; the service's APDB and topics say what becomes of them")
+
+
+def _typed(source: Any) -> bool:
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _show(what: str, root: str, ids: list[str], chosen: Any) -> None:
+    from apstream.errors import BadSettings
+    from apstream.repo.repository import Repository
+    from apstream.service.batch import select_raws
+
+    match what:
+        case "data":
+            for job in select_raws(Repository(root), ids):
+                typer.echo(f"{job.id}  {job.path}")
+        case "config":
+            import yaml
+
+            typer.echo(yaml.safe_dump(chosen.model_dump(mode="json"), sort_keys=False))
+        case _:
+            raise BadSettings(f"cannot show {what!r}", where="--show", remedy="data, config or schema")
+
+
+def _show_schema() -> None:
+    from apstream.service.schemas import schema_lines
+
+    for line in schema_lines():
+        typer.echo(line)
+
+
+def _run(batch: Any) -> int:
+    import asyncio
+
     from apstream.service.batch import run_batch
 
-    asyncio.run(create_apdb(settings.apdb.url))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("exposures", total=len(selected))
-        ended = asyncio.run(run_batch(selected, settings, lambda entry: progress.advance(task)))
-    failed = [(job, entry) for job, entry in zip(selected, ended, strict=True) if not _good(entry)]
-    for job, entry in failed:
-        typer.echo(f"{job.id}: {entry.outcome + ': ' + entry.reason if entry else 'not done'}", err=True)
-    good = [entry for entry in ended if _good(entry)]
+    with show_progress("exposures", len(batch.jobs)) as on_end:
+        results = asyncio.run(run_batch(batch, on_end))
+    show_summary(results)
+    return sum(not result.good for result in results)
+
+
+@contextmanager
+def show_progress(what: str, total: int | None = None) -> Iterator[Callable[[Any], None]]:
+    """Show on standard error how far a command is and how long it will take; yield what counts one result."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    words = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*words, *times, console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda result: progress.advance(task)
+
+
+def show_summary(results: list[Any]) -> None:
+    """Print one line per frame, the reasons of failures, and the totals."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("visit", "detector", "outcome", box=box.SIMPLE)
+    for name in ("sources", "alerts", "seconds"):
+        table.add_column(name, justify="right")
+    for one in results:
+        seconds = f"{one.seconds:.1f}" if one.seconds else ""
+        row = (one.id.visit, one.id.detector, one.outcome, one.n_sources, one.n_alerts, seconds)
+        table.add_row(*map(str, row))
+    Console(soft_wrap=True).print(table)
+    for one in results:
+        if one.reason:
+            typer.echo(f"{one.id}: {one.outcome}: {one.reason}", err=not one.good)
+    good = [one for one in results if one.good]
+    before = sum(one.outcome == "done before" for one in results)
     typer.echo(
-        f"{len(good)} of {len(selected)} exposures processed: {sum(e.n_sources for e in good if e)} DIA sources, "
-        f"{sum(e.n_alerts for e in good if e)} alerts"
+        f"{len(good)} of {len(results)} exposures processed{f' ({before} of them before)' if before else ''}: "
+        f"{sum(one.n_sources for one in good)} DIA sources, {sum(one.n_alerts for one in good)} alerts, "
+        f"{sum(one.seconds for one in results):.0f} s of work"
     )
-    return len(failed)
-
-
-def _good(entry: Any) -> bool:
-    return entry is not None and entry.outcome == "processed"

@@ -1,67 +1,148 @@
-"""``apstream isr``, ``characterize`` and ``calibrate``: one stage on one file."""
+"""``apstream isr``, ``characterize`` and ``calibrate``: one stage on one file, or on the frames of a repository."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+Source = Annotated[str, typer.Argument(help="A repository, or one FITS file")]
+Out = Annotated[Path | None, typer.Option("--out", help="For a file: where to write")]
+Ids = Annotated[list[str] | None, typer.Option("--id", help="For a repository: selection, e.g. 'visit=1^2'")]
+Rerun = Annotated[str, typer.Option(help="For a repository: rerun for the products")]
+Output = Annotated[str, typer.Option(help="For a repository: repository elsewhere for the products")]
+ReplaceRun = Annotated[bool, typer.Option(help="Go on with other settings than this rerun began with")]
 Override = Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. characterize.psf.degree=1")]
 SettingsFile = Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")]
 
 
 def isr(
-    raw: Annotated[Path, typer.Argument(help="Raw frame, FITS")],
-    out: Annotated[Path, typer.Option("--out", help="File to write, in electrons with mask and variance")],
-    camera: Annotated[str, typer.Option(help="Camera name, or the path of a camera YAML file")],
-    bias: Annotated[Path | None, typer.Option(help="Master bias")] = None,
-    dark: Annotated[Path | None, typer.Option(help="Master dark, ADU per second")] = None,
-    flat: Annotated[Path | None, typer.Option(help="Master flat")] = None,
-    defects: Annotated[Path | None, typer.Option(help="Bad-pixel map, nonzero is bad")] = None,
+    source: Source,
+    out: Out = None,
+    camera: Annotated[str, typer.Option(help="For a file: camera name or YAML file")] = "",
+    bias: Annotated[Path | None, typer.Option(help="For a file: master bias")] = None,
+    dark: Annotated[Path | None, typer.Option(help="For a file: master dark, ADU per second")] = None,
+    flat: Annotated[Path | None, typer.Option(help="For a file: master flat")] = None,
+    defects: Annotated[Path | None, typer.Option(help="For a file: bad-pixel map, nonzero is bad")] = None,
+    id: Ids = None,
+    rerun: Rerun = "",
+    output: Output = "",
+    replace_run: ReplaceRun = False,
     override: Override = None,
     settings: SettingsFile = None,
 ) -> None:
-    """Remove the instrument's signature of one raw frame."""
-    from apstream.service.single import SingleSettings, isr_file
-    from apstream.settings import load_settings
+    """Remove the instrument's signature.
 
-    chosen = load_settings(SingleSettings, files=settings or [], overrides=override or [])
+    apstream isr RAW.fits --camera decam --flat flat.fits --out isr.fits
+
+    apstream isr REPO --id visit=7 --rerun first     (writes postISRCCD)
+    """
+    from apstream.service.single import isr_file
+
+    if _is_repository(source):
+        _stage("isr", source, id, (rerun, output, replace_run), (settings, override))
+        return
     given = {"bias": bias, "dark": dark, "flat": flat, "defects": defects}
-    exposure = isr_file(raw, out, camera, {name: path for name, path in given.items() if path}, chosen)
+    files = {name: path for name, path in given.items() if path}
+    chosen = _settings(camera or None, settings, override)
+    out = _needed(out, "--out")
+    exposure = isr_file(Path(source), out, _needed(camera, "--camera"), files, chosen)
     typer.echo(f"{exposure.info.id} -> {out}")
 
 
 def characterize(
-    image: Annotated[Path, typer.Argument(help="Any FITS image, or the output of apstream isr")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for characterized.fits and sources.parquet")],
+    source: Source,
+    out: Out = None,
+    id: Ids = None,
+    rerun: Rerun = "",
+    output: Output = "",
+    replace_run: ReplaceRun = False,
     override: Override = None,
     settings: SettingsFile = None,
 ) -> None:
-    """Find sky, cosmic rays, stars and PSF of one image; write its source list."""
-    from apstream.service.single import SingleSettings, characterize_file
-    from apstream.settings import load_settings
+    """Find sky, cosmic rays, stars and PSF.
 
-    chosen = load_settings(SingleSettings, files=settings or [], overrides=override or [])
-    found = characterize_file(image, out, chosen)
+    apstream characterize ANY.fits --out folder     (characterized.fits, sources.parquet)
+
+    apstream characterize REPO --id visit=7 --rerun first     (postISRCCD to icExp and icSrc)
+    """
+    from apstream.service.single import characterize_file
+
+    if _is_repository(source):
+        _stage("characterize", source, id, (rerun, output, replace_run), (settings, override))
+        return
+    out = _needed(out, "--out")
+    found = characterize_file(Path(source), out, _settings(None, settings, override))
     typer.echo(f"{len(found.stars)} sources, PSF FWHM {found.psf.fwhm():.2f} pixels -> {out}")
 
 
 def calibrate(
-    image: Annotated[Path, typer.Argument(help="Any FITS image with a rough WCS, or the output of apstream isr")],
-    refcat: Annotated[Path, typer.Option(help="Reference catalogue (FITS, CSV, Parquet: ra dec magnitudes)")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for calexp.fits and sources.parquet")],
+    source: Source,
+    out: Out = None,
+    refcat: Annotated[
+        Path | None, typer.Option(help="For a file: reference catalogue (FITS, CSV, Parquet: ra dec magnitudes)")
+    ] = None,
+    id: Ids = None,
+    rerun: Rerun = "",
+    output: Output = "",
+    replace_run: ReplaceRun = False,
     override: Override = None,
     settings: SettingsFile = None,
 ) -> None:
-    """Characterize one image and calibrate it on a catalogue; write the calexp and its source list in nJy."""
-    from apstream.service.single import SingleSettings, calibrate_file
-    from apstream.settings import load_settings
+    """Calibrate on a catalogue; write calexp and source list in nJy.
 
-    chosen = load_settings(SingleSettings, files=settings or [], overrides=override or [])
-    calexp = calibrate_file(image, out, refcat, chosen)
+    apstream calibrate ANY.fits --refcat stars.csv --out folder     (a file is characterized first)
+
+    apstream calibrate REPO --id visit=7 --rerun first     (icExp to calexp and src)
+    """
+    from apstream.service.single import calibrate_file
+
+    if _is_repository(source):
+        _stage("calibrate", source, id, (rerun, output, replace_run), (settings, override))
+        return
+    out = _needed(out, "--out")
+    calexp = calibrate_file(Path(source), out, _needed(refcat, "--refcat"), _settings(None, settings, override))
     rms = calexp.metrics["calibrate.astrometry_rms_arcsec"]
     typer.echo(
         f"{len(calexp.stars)} sources, zero point {calexp.photo_calib.zero_point:.3f}, "
         f"astrometric scatter {rms:.3f} arcsec -> {out}"
     )
+
+
+def _is_repository(source: str) -> bool:
+    from apstream.repo.repository import is_repository
+
+    return is_repository(source)
+
+
+def _settings(camera: str | None, files: list[Path] | None, overrides: list[str] | None) -> Any:
+    from apstream.service.run_settings import stage_settings
+    from apstream.service.single import SingleSettings
+
+    return stage_settings(SingleSettings, camera, files or [], overrides or [])
+
+
+def _needed(value: Any, option: str) -> Any:
+    from apstream.errors import BadSettings
+
+    if not value:
+        raise BadSettings("needed for a file", where=option, remedy="or name a repository instead of the file")
+    return value
+
+
+def _stage(stage: str, root: str, ids: list[str] | None, places: tuple[str, str, bool], settings: Any) -> None:
+    from apstream.cli.run import show_progress, show_summary
+    from apstream.pipeline.config import PixelConfig
+    from apstream.repo.repository import Repository
+    from apstream.service.outputs import BatchPlaces
+    from apstream.service.run_settings import stage_settings
+    from apstream.service.stage_job import run_stage
+
+    files, overrides = settings
+    config = stage_settings(PixelConfig, Repository(root).camera, files or [], overrides or [])
+    where = BatchPlaces(root=root, rerun=places[0], output=places[1])
+    with show_progress(stage) as on_end:
+        results = run_stage(stage, where, ids or [], config, replace_run=places[2], on_end=on_end)
+    show_summary(results)
+    raise typer.Exit(min(sum(not result.good for result in results), 125))

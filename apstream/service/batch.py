@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apstream.apdb import open_apdb
+from apstream.apdb import SqlApdb, create_apdb, open_apdb
+from apstream.cameras import load_camera
 from apstream.errors import BadSettings, DatasetNotFound
 from apstream.model.events import ExposureEvent
 from apstream.model.ids import VisitDetector
-from apstream.ports import Apdb, LedgerEntry
 from apstream.repo.entries import Entry
-from apstream.repo.repository import FileRepository
+from apstream.repo.repository import Repository
 from apstream.service.daemon import serve
+from apstream.service.flight import Outcome
+from apstream.service.outputs import BatchPlaces, keep_record
+from apstream.service.pixel_settings import RepositorySettings
+from apstream.service.run_settings import RunSettings
 from apstream.service.settings import DaemonSettings
 from apstream.service.telemetry import configure_logging
-from apstream.settings import load_settings, merge
+from apstream.settings import load_settings
 
-__all__ = ["BatchJob", "batch_settings", "run_batch", "select_raws"]
+__all__ = ["Batch", "BatchJob", "BatchResult", "prepare_batch", "run_batch", "select_raws"]
 
-_LOOK_S = 0.3
+_DONE_BEFORE = "done before"
+_PRODUCTS = RepositorySettings().save
+_GOOD = ("processed", _DONE_BEFORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,24 @@ class BatchJob:
         )
 
 
-def select_raws(repository: FileRepository, words: Sequence[str]) -> list[BatchJob]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchResult:
+    """How one frame ended: ``processed``, ``done before``, ``skipped``, ``unfit``, ``failed`` or ``not done``."""
+
+    id: VisitDetector
+    outcome: str
+    reason: str = ""
+    n_sources: int = 0
+    n_alerts: int = 0
+    seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        """Whether its products are there."""
+        return self.outcome in _GOOD
+
+
+def select_raws(repository: Repository, words: Sequence[str]) -> list[BatchJob]:
     """Return the raws that a selection names, in order of visit and detector.
 
     Raises
@@ -53,33 +75,73 @@ def select_raws(repository: FileRepository, words: Sequence[str]) -> list[BatchJ
     if not entries:
         raise DatasetNotFound(
             f"no location for raw with {' '.join(words) or 'any id'}",
-            where=str(repository.root),
+            where=repository.root,
             remedy="apstream repo ls shows what there is, apstream repo ingest brings raws in",
         )
-    instrument = _instrument(repository)
+    instrument = load_camera(repository.camera).name
     return sorted((_job(repository, entry, instrument) for entry in entries), key=lambda job: job.id)
 
 
-def batch_settings(
-    repository: FileRepository,
-    *,
-    apdb: str,
-    alerts: Path,
-    jobs: int,
-    stages: Mapping[str, Any],
-    places: Mapping[str, Any],
-) -> DaemonSettings:
-    """Return the daemon's settings for a batch run over `repository`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A batch run, ready to go.
 
-    `stages` are the pixel stages' settings, `places` those of `RepositorySettings`.
+    Parameters
+    ----------
+    jobs
+        The frames.
+    settings
+        The daemon's settings for them.
+    output
+        Root of the repository that the products go to.
     """
-    if not apdb:
+
+    jobs: list[BatchJob]
+    settings: DaemonSettings
+    output: str
+
+
+def prepare_batch(
+    places: BatchPlaces,
+    words: Sequence[str],
+    chosen: RunSettings,
+    *,
+    alerts: Path | None,
+    jobs: int,
+    replace_run: bool,
+) -> Batch:
+    """Select the frames, open the output repository, keep the record of the run there.
+
+    Raises
+    ------
+    BadSettings
+        If APDB or alerts have no place.
+    DatasetNotFound
+        If the selection names no raw.
+    Conflict
+        If the output repository was begun with other settings, versions or schemas.
+    """
+    if not chosen.apdb.url:
         raise BadSettings("no APDB location", where="--apdb", remedy="give e.g. --apdb sqlite:///apdb.sqlite")
+    if alerts is None:
+        raise BadSettings("no folder for the alerts", where="--alerts", remedy="give e.g. --alerts alerts/")
+    repository, choices = Repository(places.root), places.choices()
+    selected = select_raws(repository, words)
+    output = places.open_output()
+    run = keep_record(output, "run", chosen, choices, replace=replace_run)
+    where = {"root": repository.root, "output_root": output.root, "save": chosen.save, "run": run, **choices}
+    return Batch(
+        jobs=selected, settings=_daemon_settings(chosen, where, alerts=alerts, jobs=jobs), output=output.root
+    )
+
+
+def _daemon_settings(chosen: RunSettings, where: Mapping[str, Any], *, alerts: Path, jobs: int) -> DaemonSettings:
     tree = {
-        "apdb": {"url": apdb},
-        "pixels": {"repository": merge({"root": str(repository.root)}, places), "stages": dict(stages)},
+        "apdb": chosen.apdb.model_dump(mode="json"),
+        "pixels": {"repository": where, "stages": chosen.stages.model_dump(mode="json")},
+        "catalogs": chosen.catalogs.model_dump(mode="json"),
         "service": {"roots": ["/"], "alert_dir": str(alerts / "committed"), "retry": {"limit": 5}, "warm_up": ""},
-        "workers": {"count": jobs},
+        "workers": {**chosen.workers.model_dump(mode="json"), "count": jobs},
         "health": None,
         "log_level": "error",
         "log_format": "text",
@@ -88,48 +150,77 @@ def batch_settings(
     return load_settings(DaemonSettings, base=tree)
 
 
-async def run_batch(
-    jobs: Sequence[BatchJob], settings: DaemonSettings, on_end: Callable[[LedgerEntry], None]
-) -> list[LedgerEntry | None]:
-    """Run all jobs; returns how each ended, None where it left no trace.
+async def run_batch(batch: Batch, on_end: Callable[[BatchResult], None]) -> list[BatchResult]:
+    """Make the APDB if it is not there and run all jobs; returns how each ended, in their order.
 
-    Jobs whose ledger row exists already are not run again. `on_end` is called as each one ends.
+    A job that the ledger has as processed is not run again; one that failed before is. `on_end` is called as
+    each one ends.
     """
+    settings = batch.settings
     configure_logging(settings.log_level, settings.log_format)
-    apdb = await open_apdb(settings.apdb.url)
-    try:
+    await create_apdb(settings.apdb.url, isolation_level=settings.apdb.isolation_level)
+    results = await _done_before(batch)
+    for result in results.values():
+        on_end(result)
+
+    def ended(outcome: Outcome) -> None:
+        if outcome.id is not None:
+            results[outcome.id] = _result(outcome)
+            on_end(results[outcome.id])
+
+    left = [job for job in batch.jobs if job.id not in results]
+    if left:
         with tempfile.TemporaryDirectory() as folder:
-            events = Path(folder) / "events.jsonl"
-            events.write_bytes(b"".join(job.event.to_json() + b"\n" for job in jobs))
-            transport = {**settings.transport.model_dump(), "events": events}
-            tree = settings.model_copy(update={"transport": type(settings.transport).model_validate(transport)})
-            work = asyncio.create_task(serve(tree))
-            pending = {job.id for job in jobs}
-            while not work.done():
-                await asyncio.wait({work}, timeout=_LOOK_S)
-                pending -= await _report(apdb, pending, on_end)
-            work.result()
-            await _report(apdb, pending, on_end)
-        return [await apdb.ledger(job.id) for job in jobs]
+            await serve(_reading(left, Path(folder) / "events.jsonl", settings), on_end=ended)
+    return [results.get(job.id) or BatchResult(id=job.id, outcome="not done", reason="interrupted") for job in batch.jobs]
+
+
+async def _done_before(batch: Batch) -> dict[VisitDetector, BatchResult]:
+    output, apdb = Repository(batch.output), await _open(batch.settings)
+    try:
+        found = [await _look(apdb, job.id, output) for job in batch.jobs]
     finally:
         await apdb.close()
+        output.close()
+    return {result.id: result for result in found if result is not None}
 
 
-async def _report(apdb: Apdb, pending: set[VisitDetector], on_end: Callable[[LedgerEntry], None]) -> set[VisitDetector]:
-    ended = set()
-    for id in sorted(pending):
-        if (entry := await apdb.ledger(id)) is not None:
-            ended.add(id)
-            on_end(entry)
-    return ended
+async def _open(settings: DaemonSettings) -> SqlApdb:
+    return await open_apdb(settings.apdb.url, isolation_level=settings.apdb.isolation_level)
 
 
-def _instrument(repository: FileRepository) -> str:
-    from apstream.cameras import load_camera
+async def _look(apdb: SqlApdb, id: VisitDetector, output: Repository) -> BatchResult | None:
+    entry = await apdb.ledger(id)
+    if entry is None or await apdb.forget_failure(id):
+        return None
+    found = [output.own.registry.find(name, visit=id.visit, detector=id.detector) for name in _PRODUCTS]
+    reason = "" if any(found) else f"its products are not in {output.root}: for another run take another --apdb"
+    return BatchResult(
+        id=id, outcome=_DONE_BEFORE, reason=reason, n_sources=entry.n_sources, n_alerts=entry.n_alerts
+    )
 
-    return load_camera(repository.camera).name
+
+def _result(outcome: Outcome) -> BatchResult:
+    assert outcome.id is not None
+    name = {"repeated": _DONE_BEFORE, "dead-letter": "failed"}.get(outcome.name, outcome.name)
+    reason = f"{outcome.error_class}: {outcome.reason}" if outcome.error_class else outcome.reason
+    return BatchResult(
+        id=outcome.id,
+        outcome=name,
+        reason=reason,
+        n_sources=outcome.n_sources,
+        n_alerts=outcome.n_alerts,
+        seconds=outcome.total_s,
+    )
 
 
-def _job(repository: FileRepository, entry: Entry, instrument: str) -> BatchJob:
+def _reading(jobs: Sequence[BatchJob], events: Path, settings: DaemonSettings) -> DaemonSettings:
+    """Return the settings of a daemon that reads the jobs' events from a file."""
+    events.write_bytes(b"".join(job.event.to_json() + b"\n" for job in jobs))
+    transport = {**settings.transport.model_dump(), "events": events}
+    return settings.model_copy(update={"transport": type(settings.transport).model_validate(transport)})
+
+
+def _job(repository: Repository, entry: Entry, instrument: str) -> BatchJob:
     id = VisitDetector(instrument, entry.data_id["visit"], entry.data_id["detector"])
     return BatchJob(id, Path(repository.location(entry)).resolve())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import structlog
@@ -32,9 +33,14 @@ def run_daemon(settings: DaemonSettings, *, idle_exit_s: float | None = None) ->
     asyncio.run(serve(settings, idle_exit_s=idle_exit_s))
 
 
-async def serve(settings: DaemonSettings, *, idle_exit_s: float | None = None) -> None:
-    """Serve until SIGTERM, or until nothing has come for `idle_exit_s` seconds."""
-    lifecycle, telemetry = Lifecycle(), Telemetry()
+async def serve(
+    settings: DaemonSettings,
+    *,
+    idle_exit_s: float | None = None,
+    on_end: Callable[[Outcome], None] = lambda outcome: None,
+) -> None:
+    """Serve until SIGTERM, or until nothing has come for `idle_exit_s` seconds; `on_end` is told of every event."""
+    lifecycle, telemetry = Lifecycle(), Telemetry(on_end)
     holder = _Holder(telemetry)
     async with AsyncExitStack() as stack:
         stack.callback(lifecycle.install())

@@ -12,15 +12,17 @@ from pathlib import Path
 from apstream.cameras import load_camera
 from apstream.errors import ApstreamError
 from apstream.model.products import KnownObjects, PixelProducts
-from apstream.pipeline.pixels import PixelResult, find_dia_sources
+from apstream.pipeline.config import PixelConfig
+from apstream.pipeline.pixels import find_dia_sources
 from apstream.repo.formats.raw import read_raw
 from apstream.repo.repository import Repository
 from apstream.service.gather import gather_inputs
 from apstream.service.pixel_settings import PixelSettings
 from apstream.service.request import PixelRequest
-from apstream.service.save import save_result
+from apstream.service.save import MadeFrom, raw_input, save_result
+from apstream.settings import Source, build_settings, camera_source
 
-__all__ = ["Stopwatch", "open_repository", "pixel_job", "process_raw"]
+__all__ = ["Stopwatch", "open_repository", "pixel_job", "process_raw", "stages_for"]
 
 
 class Stopwatch:
@@ -57,19 +59,37 @@ def process_raw(path: Path | str, detector: int | None, known: KnownObjects, set
     where = settings.repository
     try:
         with watch("gather"):
+            output = open_repository(where.output_root or where.root)
             repository = open_repository(where.root)
+            templates = open_repository(where.template_root) if where.template_root else output
             raw = read_raw(path, load_camera(repository.camera), detector=detector)
-            templates = open_repository(where.template_root or where.root)
-            inputs = gather_inputs(repository, raw, known, templates=templates, template_id=where.template_id)
-        result: PixelResult = find_dia_sources(raw, inputs, settings.stages, watch)
+            with repository.tracking() as read, templates.tracking() as read_there:
+                inputs = gather_inputs(repository, raw, known, templates=templates, template_id=where.template_id)
+        result = find_dia_sources(raw, inputs, stages_for(repository.camera, settings.stages), watch)
         with watch("save"):
-            save_result(open_repository(where.output_root or where.root), result, frozenset(where.save))
+            made_from = MadeFrom.sort(raw_input(repository, raw.info.id, path), [*read, *read_there])
+            save_result(output, result, made_from, where, watch.seconds)
     except ApstreamError as error:
         raise error.at(str(path)) from error
     return replace(result.products, timings_s=watch.seconds)
 
 
 @lru_cache(maxsize=8)
-def open_repository(root: Path) -> Repository:
+def open_repository(root: str) -> Repository:
     """Open a repository once per process."""
     return Repository(root)
+
+
+def stages_for(camera: str, chosen: PixelConfig) -> PixelConfig:
+    """Return the stages' settings with the camera's below them.
+
+    Raises
+    ------
+    BadSettings
+        If the camera's settings are wrong.
+    """
+    own = load_camera(camera).settings
+    if not own:
+        return chosen
+    given = chosen.model_dump(mode="json", exclude_unset=True)
+    return build_settings(PixelConfig, [camera_source(own, camera), Source(given, "pixels.stages")])

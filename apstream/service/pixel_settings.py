@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from apstream.pipeline.config import PixelConfig
 
-__all__ = ["PixelSettings", "RepositorySettings"]
+__all__ = ["PixelSettings", "Product", "RepositorySettings", "Root"]
 
-Product = Literal["calexp", "deepDiff_differenceExp", "deepDiff_diaSrc"]
+Product = Literal["calexp", "src", "deepDiff_differenceExp", "deepDiff_diaSrc", "processing_metadata"]
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+#: A folder, or a URL such as ``s3://bucket/prefix``.
+Root = Annotated[str, BeforeValidator(_text)]
 
 
 class RepositorySettings(BaseModel):
@@ -19,11 +27,15 @@ class RepositorySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    root: Path = Field(Path("repo"), description="Repository with calibrations and reference catalogue")
-    template_root: Path | None = Field(None, description="Repository with templates; default: the same")
-    output_root: Path | None = Field(None, description="Repository for products; default: the same")
+    root: Root = Field("repo", description="Repository with calibrations and reference catalogue")
+    template_root: Root | None = Field(None, description="Repository with templates; default: the same")
+    output_root: Root | None = Field(None, description="Repository for products; default: the same")
     template_id: dict[str, int] | None = Field(None, description="Calexps to use as template instead of coadds")
-    save: tuple[Product, ...] = Field(("calexp", "deepDiff_differenceExp"), description="Products to store")
+    save: tuple[Product, ...] = Field(
+        ("calexp", "src", "deepDiff_differenceExp", "deepDiff_diaSrc", "processing_metadata"),
+        description="Products to store",
+    )
+    run: str = Field("", description="Id of the record of settings and versions, kept with each product")
 
 
 class PixelSettings(BaseModel):

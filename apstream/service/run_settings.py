@@ -57,15 +57,18 @@ def load_run(
     files: Sequence[Path] = (),
     overrides: Sequence[str] = (),
     environment: Mapping[str, str] = os.environ,
+    *,
+    apdb: str = "",
 ) -> RunSettings:
-    """Build the settings of ``apstream run``.
+    """Build the settings of ``apstream run``; `apdb` is what ``--apdb`` says.
 
     Raises
     ------
     BadSettings
         If a source or one of its values is refused; names it.
     """
-    return stage_settings(RunSettings, camera, files, overrides, environment)
+    chosen = stage_settings(RunSettings, camera, files, overrides, environment)
+    return chosen.model_copy(update={"apdb": chosen.apdb.model_copy(update={"url": apdb})}) if apdb else chosen
 
 
 def stage_settings(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from apstream.cameras import load_camera
 from apstream.errors import FileMissing
 from apstream.model.events import ExposureEvent
 from apstream.repo.formats.raw import read_raw_info
-from apstream.repo.repository import FileRepository, is_repository
+from apstream.repo.repository import Repository, is_repository
 from apstream.service.batch import select_raws
+from apstream.settings import Source, build_settings, environment_sources
 from apstream.transports.kafka import KafkaSink
 from apstream.transports.settings import KafkaSettings
 
@@ -56,7 +58,7 @@ def events_of(
         if source.suffix == ".jsonl":
             events += _parsed(source)
         elif is_repository(source):
-            events += [job.event for job in select_raws(FileRepository(source), selection)]
+            events += [job.event for job in select_raws(Repository(source), selection)]
         elif camera:
             events += [_of_header(path, camera, detector) for path in _files(source, pattern)]
         else:
@@ -65,15 +67,23 @@ def events_of(
     return events
 
 
-async def send_events(events: Sequence[ExposureEvent], *, bootstrap: str, topic: str) -> None:
+async def send_events(
+    events: Sequence[ExposureEvent], *, bootstrap: str, topic: str, environment: Mapping[str, str] = os.environ
+) -> None:
     """Send events, keyed by instrument and detector, and wait for every acknowledgement.
+
+    Variables such as ``APSTREAM__TRANSPORT__SECURITY__PASSWORD`` say how to log in, as they do to the service.
 
     Raises
     ------
+    BadSettings
+        If one of the variables is wrong.
     BrokerUnavailable
         If the broker does not acknowledge.
     """
-    sink = KafkaSink(KafkaSettings(bootstrap_servers=bootstrap, events_topic=topic))
+    named = Source({"bootstrap_servers": bootstrap, "events_topic": topic}, "command line")
+    login = environment_sources(environment, {"transport.security": "security", "transport.producer": "producer"})
+    sink = KafkaSink(build_settings(KafkaSettings, [*login, named]))
     try:
         await sink.send_events([(event.key, event.to_json()) for event in events])
     finally:

@@ -15,16 +15,14 @@ from apstream.errors import ApstreamError, BadCatalog
 from apstream.model.calibs import IsrCalibs
 from apstream.model.exposures import CalExp, CharacterizedExposure, Exposure, sky_positions
 from apstream.pipeline.config import PixelConfig
+from apstream.pipeline.stages import stages_of
 from apstream.repo.atomic import atomic_path
 from apstream.repo.formats.catalogs import read_refcat
 from apstream.repo.formats.external import ExternalOptions, read_external
 from apstream.repo.formats.fits import read_exposure, write_image
 from apstream.repo.formats.hdus import float_image, open_fits
 from apstream.repo.formats.raw import read_raw
-from apstream.tasks.calibrate import calibrate
-from apstream.tasks.characterize import characterize
 from apstream.tasks.external import ExternalConfig, enter
-from apstream.tasks.isr import isr
 
 __all__ = ["SingleSettings", "calibrate_file", "characterize_file", "isr_file"]
 
@@ -46,7 +44,7 @@ def isr_file(raw: Path, out: Path, camera: str, calibs: dict[str, Path], setting
     """
     try:
         frame = read_raw(raw, load_camera(camera))
-        exposure = isr(frame, _calibs(calibs), settings.isr)
+        exposure = stages_of(settings.replace).isr(frame, _calibs(calibs), settings.isr)
     except ApstreamError as error:
         raise error.at(str(raw)) from error
     write_image(out, exposure)
@@ -56,7 +54,7 @@ def isr_file(raw: Path, out: Path, camera: str, calibs: dict[str, Path], setting
 def characterize_file(image: Path, out: Path, settings: SingleSettings) -> CharacterizedExposure:
     """Characterize an image; write ``characterized.fits`` (sky subtracted) and ``sources.parquet`` to `out`."""
     try:
-        found = characterize(_read(image, settings), settings.characterize)
+        found = stages_of(settings.replace).characterize(_read(image, settings), settings.characterize)
     except ApstreamError as error:
         raise error.at(str(image)) from error
     cleaned = Exposure(image=found.image, info=found.info, wcs=found.wcs, metrics=found.metrics)
@@ -70,7 +68,9 @@ def calibrate_file(image: Path, out: Path, refcat: Path, settings: SingleSetting
     try:
         exposure = _read(image, settings)
         catalog = read_refcat(refcat, band=exposure.info.band)
-        calexp = calibrate(characterize(exposure, settings.characterize), catalog, settings.calibrate)
+        stages = stages_of(settings.replace)
+        characterized = stages.characterize(exposure, settings.characterize)
+        calexp = stages.calibrate(characterized, catalog, settings.calibrate)
     except BadCatalog:
         raise
     except ApstreamError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -24,9 +24,10 @@ _LATENCY_S = (1, 3, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1800)
 
 
 class Telemetry:
-    """The metrics of one process, in a registry of their own."""
+    """The metrics of one process, in a registry of their own; `listener` is told how each event ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: Callable[[Outcome], None] = lambda outcome: None) -> None:
+        self._listener = listener
         self.registry = CollectorRegistry()
         self._add_event_metrics()
         self._add_state_metrics()
@@ -104,6 +105,7 @@ class Telemetry:
         if outcome.shutter_to_alert_s is not None:
             self._latency.labels(instrument).observe(outcome.shutter_to_alert_s)
         _log.info("event.ended", **_plain(outcome))
+        self._listener(outcome)
 
     def observe(self, source: SourceStatus, sink: SinkStatus, slots: Iterable[SlotStatus]) -> None:
         """Take over what transports and pool say of themselves."""

@@ -298,3 +298,14 @@ async def test_a_database_of_another_version_is_not_opened(apdb, url, statement,
     if "9999" in message:
         with pytest.raises(SchemaMismatch, match="update apstream"):
             await create_apdb(url)
+
+
+async def test_only_an_exposure_that_failed_can_be_tried_again(apdb):
+    await run(apdb, products_of(1))
+    failed = VisitDetector("simcam", 2, 1)
+    await apdb.record(LedgerEntry(failed, "skipped", "NoTemplateOverlap"))
+    assert await apdb.forget_failure(failed)
+    assert await apdb.ledger(failed) is None
+    done = make_info(1).id
+    assert not await apdb.forget_failure(done)
+    assert (await apdb.ledger(done)).outcome == "processed"

@@ -1,0 +1,141 @@
+"""One stage on the frames of a repository: what ``apstream isr REPO`` and its sisters do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from apstream.cameras import load_camera
+from apstream.errors import ApstreamError, DatasetNotFound
+from apstream.model.exposures import CalExp, CharacterizedExposure, Exposure, RawExposure
+from apstream.model.sources import source_catalog
+from apstream.pipeline.config import PixelConfig
+from apstream.pipeline.stages import stages_of
+from apstream.repo.formats.raw import read_raw
+from apstream.repo.entries import Input
+from apstream.repo.repository import Repository
+from apstream.service.batch import BatchJob, BatchResult, select_raws
+from apstream.service.gather import gather_calibs, gather_reference
+from apstream.service.outputs import BatchPlaces, keep_record
+from apstream.service.save import data_id_of, raw_input
+
+__all__ = ["STAGES", "run_stage"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shop:
+    """Where a stage works and what it is told."""
+
+    repository: Repository
+    output: Repository
+    config: PixelConfig
+    run: str
+
+    def raw(self, job: BatchJob) -> RawExposure:
+        return read_raw(job.path, load_camera(self.repository.camera), detector=job.id.detector)
+
+    def put(self, value: Any, dataset_type: str, inputs: Sequence[Input], data_id: Mapping[str, Any]) -> None:
+        self.output.put(value, dataset_type, inputs=inputs, run=self.run, **data_id)
+
+    @contextmanager
+    def reading(self) -> Iterator[list[Input]]:
+        """Yield a list that all that is read from either repository is added to."""
+        found: list[Input] = []
+        with self.output.tracking() as here, self.repository.tracking() as there:
+            yield found
+            found += [*here, *(one for one in there if one not in here)]
+
+
+def run_stage(
+    stage: str,
+    places: BatchPlaces,
+    words: Sequence[str],
+    config: PixelConfig,
+    *,
+    replace_run: bool = False,
+    on_end: Callable[[BatchResult], None] = lambda result: None,
+) -> list[BatchResult]:
+    """Run one stage on the selected frames; one that fails does not stop the others.
+
+    Parameters
+    ----------
+    stage
+        ``isr`` makes postISRCCD of raws, ``characterize`` icExp and icSrc of these, ``calibrate`` calexp and src.
+
+    Raises
+    ------
+    DatasetNotFound
+        If the selection names no raw.
+    Conflict
+        If the stage ran there with other settings, versions or schemas.
+    """
+    repository = Repository(places.root)
+    jobs, output = select_raws(repository, words), places.open_output()
+    run = keep_record(output, stage, config, {}, replace=replace_run)
+    shop = _Shop(repository=repository, output=output, config=config, run=run)
+    results = []
+    for job in jobs:
+        results.append(_attempt(STAGES[stage], shop, job))
+        on_end(results[-1])
+    return results
+
+
+def _attempt(stage: Callable[[_Shop, BatchJob], int], shop: _Shop, job: BatchJob) -> BatchResult:
+    started = time.perf_counter()
+    try:
+        n_sources = stage(shop, job)
+    except ApstreamError as error:
+        reason = f"{type(error).__name__}: {error.at(str(job.path))}"
+        return BatchResult(id=job.id, outcome="failed", reason=reason, seconds=time.perf_counter() - started)
+    return BatchResult(id=job.id, outcome="processed", n_sources=n_sources, seconds=time.perf_counter() - started)
+
+
+def _isr(shop: _Shop, job: BatchJob) -> int:
+    raw = shop.raw(job)
+    with shop.reading() as read:
+        calibs = gather_calibs(shop.repository, raw)
+    exposure = stages_of(shop.config.replace).isr(raw, calibs, shop.config.isr)
+    inputs = [raw_input(shop.repository, job.id, job.path), *read]
+    shop.put(exposure, "postISRCCD", inputs, data_id_of(raw.info))
+    return 0
+
+
+def _characterize(shop: _Shop, job: BatchJob) -> int:
+    with shop.reading() as read:
+        exposure: Exposure = _get(shop.output, "postISRCCD", job, "apstream isr")
+    found = stages_of(shop.config.replace).characterize(exposure, shop.config.characterize)
+    shop.put(found, "icExp", read, data_id_of(found.info))
+    shop.put(source_catalog(found.stars, found.wcs), "icSrc", read, data_id_of(found.info))
+    return len(found.stars)
+
+
+def _calibrate(shop: _Shop, job: BatchJob) -> int:
+    with shop.reading() as read:
+        found: CharacterizedExposure = _get(shop.output, "icExp", job, "apstream characterize")
+        reference = gather_reference(shop.repository, shop.raw(job))
+    if reference is None:
+        remedy = "apstream repo ingest a catalogue; apstream run registers frames on their template without one"
+        raise DatasetNotFound("no location for refcat with name=main", where=shop.repository.root, remedy=remedy)
+    calexp: CalExp = stages_of(shop.config.replace).calibrate(found, reference, shop.config.calibrate)
+    shop.put(calexp, "calexp", read, data_id_of(calexp.info))
+    shop.put(source_catalog(calexp.stars, calexp.wcs), "src", read, data_id_of(calexp.info))
+    return len(calexp.stars)
+
+
+def _get(repository: Repository, dataset_type: str, job: BatchJob, maker: str) -> Any:
+    try:
+        return repository.get(dataset_type, visit=job.id.visit, detector=job.id.detector)
+    except DatasetNotFound as error:
+        remedy = f"make it with {maker}, into the same rerun"
+        raise DatasetNotFound(error.message, where=error.where, remedy=remedy) from error
+
+
+#: The stages that run alone.
+STAGES: dict[str, Callable[[_Shop, BatchJob], int]] = {
+    "isr": _isr,
+    "characterize": _characterize,
+    "calibrate": _calibrate,
+}
