@@ -9,7 +9,7 @@ from functools import cache
 
 import typer
 
-from apstream.errors import ApstreamError
+from apstream.errors import ApstreamError, Conflict
 
 __all__ = ["app", "main"]
 
@@ -44,10 +44,16 @@ def main() -> None:
     except ApstreamError as error:
         if os.environ.get("APSTREAM_DEBUG"):
             raise
-        sys.stderr.write(f"apstream: {type(error).__name__}: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"apstream: {type(error).__name__}: {_shown(error)}\n")
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(1)
+
+
+def _shown(error: ApstreamError) -> str:
+    """Return an error as one line; only the differences of a conflict have a line each."""
+    lines = str(error).splitlines() if isinstance(error, Conflict) else [str(error)]
+    return "\n  ".join(" ".join(line.split()) for line in lines)
 
 
 @cache

@@ -77,9 +77,8 @@ def _send(context: typer.Context, root: str, ids: list[str], bootstrap: str, top
     from apstream.service.batch import select_raws
     from apstream.service.sending import send_events
 
-    ours = {"root", "id", "to_kafka", "topic"}
-    source = context.get_parameter_source
-    given = [o for p in context.command.params if p.name not in ours and _typed(source(str(p.name))) for o in p.opts[:1]]
+    others = [one for one in context.command.params if one.name not in {"root", "id", "to_kafka", "topic"}]
+    given = [one.opts[0] for one in others if _typed(context.get_parameter_source(str(one.name)))]
     if given:
         raise BadSettings(
             f"{', '.join(sorted(given))} cannot be told to the service",
@@ -134,7 +133,14 @@ def _run(batch: Any) -> int:
 def show_progress(what: str, total: int | None = None) -> Iterator[Callable[[Any], None]]:
     """Show on standard error how far a command is and how long it will take; yield what counts one result."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     words = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())

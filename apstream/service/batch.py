@@ -172,7 +172,8 @@ async def run_batch(batch: Batch, on_end: Callable[[BatchResult], None]) -> list
     if left:
         with tempfile.TemporaryDirectory() as folder:
             await serve(_reading(left, Path(folder) / "events.jsonl", settings), on_end=ended)
-    return [results.get(job.id) or BatchResult(id=job.id, outcome="not done", reason="interrupted") for job in batch.jobs]
+    undone = {job.id: BatchResult(id=job.id, outcome="not done", reason="interrupted") for job in batch.jobs}
+    return list((undone | results).values())
 
 
 async def _done_before(batch: Batch) -> dict[VisitDetector, BatchResult]:

@@ -14,8 +14,8 @@ from apstream.model.exposures import CalExp, CharacterizedExposure, Exposure, Ra
 from apstream.model.sources import source_catalog
 from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.stages import stages_of
-from apstream.repo.formats.raw import read_raw
 from apstream.repo.entries import Input
+from apstream.repo.formats.raw import read_raw
 from apstream.repo.repository import Repository
 from apstream.service.batch import BatchJob, BatchResult, select_raws
 from apstream.service.gather import gather_calibs, gather_reference

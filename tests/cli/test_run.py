@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from apstream.cli.main import app, register
@@ -59,3 +60,55 @@ def test_a_selection_without_raws_says_what_to_ingest(root: Path) -> None:
     assert isinstance(error, DatasetNotFound)
     assert "no location for raw with visit=77" in str(error)
     assert "ingest" in str(error)
+
+
+def test_show_schema_prints_columns_and_units_before_there_is_anything(tmp_path: Path) -> None:
+    status, output, _ = run(tmp_path / "not-yet", "--show", "schema")
+    assert status == 0
+    columns = {line.split()[0]: line for line in output.splitlines() if line.startswith("  ")}
+    assert {"diaSourceId", "psfFlux", "midpointMjdTai", "ap_flux", "fwhm"} <= columns.keys()
+    assert " nJy " in columns["psfFlux"]
+    assert " pixel " in columns["fwhm"]
+    tables = [line.split(":")[0] for line in output.splitlines() if line and not line.startswith(" ")]
+    assert tables[:2] == ["src", "DiaObject"]
+
+
+def test_settings_come_from_camera_person_file_environment_and_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: simcam\nname: mine\nsettings: {detect: {threshold_sigma: 4.5}}\n")
+    root = Repository.create(tmp_path / "repo", camera=str(tmp_path / "mine.yaml")).root
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    def threshold(*words: object) -> float:
+        status, output, error = run(root, "--show", "config", *words)
+        assert status == 0, error
+        return float(yaml.safe_load(output)["detect"]["threshold_sigma"])
+
+    assert threshold() == 4.5
+    (tmp_path / "apstream").mkdir()
+    (tmp_path / "apstream" / "settings.yaml").write_text("detect: {threshold_sigma: 5.5}\n")
+    assert threshold() == 5.5
+    (tmp_path / "file.yaml").write_text("detect: {threshold_sigma: 6.5}\n")
+    assert threshold("-C", tmp_path / "file.yaml") == 6.5
+    monkeypatch.setenv("APSTREAM__PIXELS__STAGES__DETECT__THRESHOLD_SIGMA", "7.5")
+    monkeypatch.setenv("APSTREAM__TRANSPORT__KIND", "kafka")  # the service's; nothing to the batch
+    assert threshold("-C", tmp_path / "file.yaml") == 7.5
+    assert threshold("-C", tmp_path / "file.yaml", "-c", "detect.threshold_sigma=8.5") == 8.5
+
+
+def test_the_catalogue_half_and_the_database_have_settings_too(root: Path) -> None:
+    words = ("-c", "catalogs.pack.schema_id=7", "-c", "apdb.history_days=30")
+    shown = yaml.safe_load(run(root, "--show", "config", *words)[1])
+    assert shown["catalogs"]["pack"]["schema_id"] == 7
+    assert shown["apdb"]["history_days"] == 30
+    _, _, error = run(root, "--show", "config", "-c", "catalogs.asociate.x=1")
+    assert "did you mean catalogs.associate" in str(error)
+    assert "-c catalogs.asociate.x" in str(error)
+
+
+@pytest.mark.parametrize("words", [("--template-id", "visit=1^2"), ("--template-id", "visit=x"), ("--show", "all")])
+def test_an_impossible_option_is_named(root: Path, tmp_path: Path, words: tuple[str, str]) -> None:
+    _, _, error = run(root, "--apdb", f"sqlite:///{tmp_path}/a.sqlite", "--alerts", tmp_path / "a", *words)
+    assert isinstance(error, BadSettings)
+    assert words[0] in str(error)

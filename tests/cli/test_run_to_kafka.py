@@ -44,7 +44,7 @@ def test_the_selection_arrives_as_events(root: Path, kafka_bootstrap: str, topic
 
 
 @pytest.mark.parametrize(
-    "words", [["--apdb", "sqlite:///a"], ["--alerts", "alerts"], ["-c", "isr.bias=false"], ["--rerun", "r"], ["-j", "2"]]
+    "words", [["--apdb", "sqlite:///a"], ["--alerts", "a"], ["-c", "isr.bias=false"], ["--rerun", "r"], ["-j", "2"]]
 )
 def test_what_the_service_decides_is_refused(root: Path, words: list[str]) -> None:
     error = CliRunner().invoke(app, ["run", str(root), "--to-kafka", "localhost:1", *words]).exception

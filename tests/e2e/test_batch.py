@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from apstream.model.exposures import CalExp
+from apstream.repo.ingest import ingest_sources
 from apstream.repo.repository import Repository
 
 R1, R2, G = 1001, 1002, 1003  # two visits in r, for which there are coadds, and one in g, for which there are none
@@ -84,8 +85,8 @@ def test_a_missing_template_is_named_and_the_other_visits_go_on(night: Night, fi
 def test_products_are_in_the_rerun_and_found_from_python_and_shell(night: Night, first: object):
     rerun = Repository(night.root / "rerun" / "first")
     for name in PRODUCTS:
-        assert [entry.data_id["visit"] for entry in rerun.find(name)] == [R1, R2], name
-        assert not Repository(night.root).find(name) or name == "calexp"
+        assert [entry.data_id["visit"] for entry in rerun.own.registry.find(name)] == [R1, R2], name
+        assert not Repository(night.root).find(name, visit=R1), name
     calexp = rerun.get("calexp", visit=R1, detector=0)
     assert isinstance(calexp, CalExp)
     assert len(rerun.get("src", visit=R1, detector=0)) == len(calexp.stars)
@@ -187,6 +188,16 @@ def test_calexps_of_another_repository_are_templates(night: Night, first: object
     assert "no location for calexp" in missing.stderr
 
 
+def test_coadds_of_another_repository_are_templates(night: Night):
+    bare = Repository.create(night.folder / "bare", camera="simcam")
+    assert not ingest_sources(bare, [night.folder / "night"]).problems
+    words = ("--id", f"visit={R1}", *night.places("bare"))
+    assert "no location for deepCoadd" in apstream("run", bare.root, *words, "--rerun", "none", status=1).stderr
+    apstream("run", bare.root, *words, "--rerun", "some", "--template", night.root)
+    used = bare.rerun("some").precursors("deepDiff_differenceExp", visit=R1, detector=0)
+    assert {one.root for one in used if one.type == "deepCoadd"} == {str(night.root)}
+
+
 def test_the_stages_one_by_one_make_what_the_run_makes(night: Night, first: object):
     words = ("--id", f"visit={R1}^77", "--rerun", "stages")
     early = apstream("calibrate", night.root, *words, status=1)
@@ -203,7 +214,7 @@ def test_the_stages_one_by_one_make_what_the_run_makes(night: Night, first: obje
     assert alone.photo_calib == whole.photo_calib
     assert stages.get("icExpBackground", visit=R1, detector=0).mesh.size
     tree = apstream("repo", "why", stages.root, "calexp", f"visit={R1}", "detector=0").stdout
-    assert [n for n in ("icExp", "postISRCCD", "raw", "flat") if f"{n} " in tree] == ["icExp", "postISRCCD", "raw", "flat"]
+    assert [name for name in ("icExp", "postISRCCD", "raw", "flat", "refcat") if f"{name} " not in tree] == []
 
 
 def test_the_record_of_a_run_is_readable(night: Night, first: object):
