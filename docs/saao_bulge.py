@@ -57,7 +57,8 @@ def process(data: Path, out: Path) -> None:
     repo, url = str(out / "repo"), f"sqlite:///{out}/apdb.sqlite"
     _apstream("repo", "create", repo, "--camera", "saao-ste3")
     _apstream("repo", "ingest", repo, str(data))
-    _apstream("coadd", repo, "--id", "visit=1..30", "--reference", str(REFERENCE), "--best", "5", "-j", "2")
+    best = ("--reference", str(REFERENCE), "--best", "5", "-c", "warp_type=direct")
+    _apstream("coadd", repo, "--id", "visit=1..30", *best, "-j", "2")
     _apstream("apdb", "create", url)
     _apstream("run", repo, "--apdb", url, "--alerts", str(out / "alerts"))
 
