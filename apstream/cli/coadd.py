@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -36,11 +36,12 @@ def coadd(
     from apstream.repo.repository import Repository
     from apstream.service.batch import select_raws
     from apstream.service.coadd import CoaddSettings, make_coadds
+    from apstream.service.outputs import BatchPlaces
     from apstream.settings import load_settings
 
     chosen = load_settings(CoaddSettings, files=settings or [], overrides=override or [])
     repository = Repository(root)
-    products = _output(repository, rerun, output)
+    products = BatchPlaces(root=root, rerun=rerun, output=output).open_output()
     selected = select_raws(repository, id or [])
     anchor = None if reference is None else select_raws(repository, [f"visit={reference}"])[0]
     with Progress(console=Console(stderr=True)) as bar:
@@ -60,14 +61,3 @@ def coadd(
     for line in report.patches:
         typer.echo(line)
     raise typer.Exit(min(len(report.problems), 125))
-
-
-def _output(repository: Any, rerun: str, output: str) -> Any:
-    from apstream.errors import BadSettings
-    from apstream.repo.repository import Repository
-
-    if rerun and output:
-        raise BadSettings("one place for the products, not two", where="--output", remedy="leave out --rerun")
-    if rerun:
-        return repository.rerun(rerun)
-    return Repository.create(output, parents=[repository.root]) if output else repository

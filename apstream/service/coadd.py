@@ -33,6 +33,7 @@ from apstream.repo.formats.raw import read_raw
 from apstream.repo.repository import Repository
 from apstream.service.batch import BatchJob
 from apstream.service.gather import gather_calibs, gather_reference
+from apstream.service.save import raw_input
 
 __all__ = ["CoaddReport", "CoaddSettings", "make_coadds"]
 
@@ -155,7 +156,7 @@ def _calibrate_into(root: str, job: BatchJob, anchor: VisitDetector | None, stag
             calibs = gather_calibs(repository, raw)
         calexp = calibrate_raw(raw, calibs, reference, stages)
         info = calexp.info
-        inputs = [*_raw(repository, job.id), *read]
+        inputs = [raw_input(repository, job.id, job.path), *read]
         repository.put(
             calexp, "calexp", inputs=inputs, visit=info.id.visit, detector=info.id.detector, band=info.band
         )
@@ -163,11 +164,6 @@ def _calibrate_into(root: str, job: BatchJob, anchor: VisitDetector | None, stag
         raise error.at(str(job.path)) from error
     finally:
         repository.close()
-
-
-def _raw(repository: Repository, id: VisitDetector) -> list[Input]:
-    entry = repository.entry("raw", visit=id.visit, detector=id.detector)
-    return [] if entry is None else [repository.input(entry)]
 
 
 def _entry(repository: Repository, id: VisitDetector) -> Entry | None:
