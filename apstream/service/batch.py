@@ -70,6 +70,8 @@ def select_raws(repository: Repository, words: Sequence[str]) -> list[BatchJob]:
     ------
     DatasetNotFound
         If it names none.
+    BadSettings
+        If one lies in an object store.
     """
     entries = repository.find("raw", repository.select(words))
     if not entries:
@@ -224,4 +226,11 @@ def _reading(jobs: Sequence[BatchJob], events: Path, settings: DaemonSettings) -
 
 def _job(repository: Repository, entry: Entry, instrument: str) -> BatchJob:
     id = VisitDetector(instrument, entry.data_id["visit"], entry.data_id["detector"])
-    return BatchJob(id, Path(repository.location(entry)).resolve())
+    location = repository.location(entry)
+    if "://" in location:
+        raise BadSettings(
+            "raw frames are read from local files only",
+            where=location,
+            remedy="ingest them into a local repository; products may go to an object store with --output",
+        )
+    return BatchJob(id, Path(location).resolve())

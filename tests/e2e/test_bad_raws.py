@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from apstream.repo.repository import Repository
+
 Spoil = Callable[[Path], None]
 
 
@@ -88,8 +90,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Pat
 
 
 def visits(root: Path) -> list[int]:
-    with sqlite3.connect(root / "registry.sqlite3") as rows:
-        return [row[0] for row in rows.execute("SELECT visit FROM datasets WHERE type = 'raw' ORDER BY visit")]
+    return sorted(entry.data_id["visit"] for entry in Repository(root).find("raw"))
 
 
 def test_bad_frames_are_recorded_and_the_good_one_is_processed(
