@@ -141,7 +141,8 @@ def _message(before: RunRecord, now: RunRecord) -> str:
     lines = differences(before, now)
     shown = [f"  {line}" for line in lines[:_MOST_LINES]]
     more = [f"  ... and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
-    return "\n".join([f"{now.command} ran here with other settings, versions or schemas:", *shown, *more])
+    head = f"apstream {now.command} was run here with other settings, versions or schemas, then and now:"
+    return "\n".join([head, *shown, *more, ""])
 
 
 def _compare(name: str, before: Any, now: Any) -> Iterator[str]:
