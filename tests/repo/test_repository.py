@@ -129,7 +129,10 @@ def test_a_chain_reads_through_and_writes_to_the_child_only(tmp_path: Path):
     second.put(samples.calib(2), "jointcal_calib", **ID)
     values = [repository.get("jointcal_calib", **ID) for repository in (first, second, third)]
     assert values == [samples.calib(seed) for seed in (1, 2, 3)]
-    assert [len(repository.find("jointcal_calib")) for repository in (first, second, third)] == [1, 1, 1]
+    listed = [repository.find("jointcal_calib") for repository in (first, second, third)]
+    assert [len(entries) for entries in listed] == [1, 1, 1]
+    assert third.get_entry(listed[2][0]) == samples.calib(3)  # the child's hides its parents'
+    assert Path(second.location(listed[1][0])).is_relative_to(tmp_path / "b")
 
 
 def test_parents_that_go_round_are_refused(tmp_path: Path):
