@@ -12,7 +12,7 @@ RUN python -m venv /opt/apstream && /opt/apstream/bin/pip install --no-cache-dir
 ENV VIRTUAL_ENV=/opt/apstream UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
 # dependencies first: this layer changes only with pyproject.toml
 COPY pyproject.toml ./
-RUN /opt/apstream/bin/uv pip compile --quiet pyproject.toml --output-file requirements.txt \
+RUN /opt/apstream/bin/uv pip compile --extra s3 --quiet pyproject.toml --output-file requirements.txt \
     && /opt/apstream/bin/uv pip install --no-cache --requirement requirements.txt
 COPY README.md LICENSE ./
 COPY apstream ./apstream

@@ -177,10 +177,13 @@ def check(
     remove_orphans: Annotated[bool, typer.Option(help="Remove files without a dataset; while nobody writes")] = False,
 ) -> None:
     """Compare files and registry; the exit status is the number of damaged datasets."""
+    import time
+
     from apstream.repo.repository import Repository
     from apstream.repo.upkeep import check_repository
 
-    report = check_repository(Repository(root), contents=contents, remove_orphans=remove_orphans)
+    hour_ago = time.time() - 3600
+    report = check_repository(Repository(root), contents=contents, remove_orphans=remove_orphans, before=hour_ago)
     for error in report.damaged:
         typer.echo(f"apstream: {error}", err=True)
     for path in report.orphans:

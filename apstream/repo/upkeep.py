@@ -33,7 +33,9 @@ class CheckReport:
     orphans: list[str] = field(default_factory=list)
 
 
-def check_repository(repository: Repository, *, contents: bool = False, remove_orphans: bool = False) -> CheckReport:
+def check_repository(
+    repository: Repository, *, contents: bool = False, remove_orphans: bool = False, before: float = 0.0
+) -> CheckReport:
     """Compare the files of a repository (not its parents) with its registry.
 
     Parameters
@@ -42,6 +44,8 @@ def check_repository(repository: Repository, *, contents: bool = False, remove_o
         Also read every file and compare its checksum.
     remove_orphans
         Remove files that no dataset names; only while nobody writes.
+    before
+        POSIX time: temporary files of killed writers count as orphans if they are older.
     """
     report, named = CheckReport(), set[str]()
     place = repository.own
@@ -61,6 +65,7 @@ def check_repository(repository: Repository, *, contents: bool = False, remove_o
             except ApstreamError as error:
                 report.damaged.append(type(error)(error.message, where=name, remedy=error.remedy))
     report.orphans = [path for path in place.store.walk() if _may_be_orphan(path) and not _is_named(path, named)]
+    report.orphans += place.store.leftovers(before)
     for path in report.orphans if remove_orphans else ():
         place.store.remove(path)
     return report
