@@ -12,6 +12,7 @@ from apstream.repo.formats.raw import read_raw_info
 from apstream.service.pixel_job import open_repository
 from apstream.service.pixel_settings import PixelSettings
 from apstream.service.request import HeaderRequest, Identity
+from apstream.service.roots import local_file
 
 __all__ = ["identify"]
 
@@ -30,7 +31,8 @@ def identify(request: HeaderRequest) -> Identity:
     settings = PixelSettings.model_validate(request.settings)
     camera = load_camera(open_repository(settings.repository.root).camera)
     try:
-        info = read_raw_info(request.path, camera, detector=request.event.detector)
+        with local_file(request.path) as path:
+            info = read_raw_info(path, camera, detector=request.event.detector)
     except ApstreamError as error:
         raise error.at(request.path) from error
     return Identity(info.id, _region(info))

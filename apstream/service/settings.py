@@ -70,7 +70,7 @@ class ServiceSettings(BaseModel):
 
     model_config = _FROZEN
 
-    roots: tuple[Path, ...] = Field((), description="Folders that event URIs may point into.")
+    roots: tuple[str | Path, ...] = Field((), description="Folders, or URLs of stores, that events may point into.")
     instruments: tuple[str, ...] = Field((), description="Instruments accepted; all when empty.")
     max_event_bytes: int = Field(1 << 16, ge=256, description="Largest event accepted.")
     alert_dir: Path = Field(Path("alerts"), description="Alert files; on storage that outlives the process.")

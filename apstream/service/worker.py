@@ -201,16 +201,16 @@ class EventWorker:
     async def _pixels(self, flight: Flight, event: ExposureEvent) -> PixelProducts | Outcome:
         with flight.at("locate"):
             path = await asyncio.to_thread(find_file, event.uris, self._settings.roots)
-        identity = await self._identify(flight, event, str(path))
+        identity = await self._identify(flight, event, path)
         if event.id is None and (repeated := await self._if_ended(flight, identity.id)):
             return repeated
         with flight.at("known"):
             region = identity.region
             known = KnownObjects.none() if region is None else await self._tools.apdb.known_objects(region)
         with flight.at("pixels"):
-            request = PixelRequest(event, str(path), known, self._tools.pixels)
+            request = PixelRequest(event, path, known, self._tools.pixels)
             products: PixelProducts = await self._tools.pool.run(self._settings.pixel_job, request)
-        _require_same(identity.id, products.info.id, str(path))
+        _require_same(identity.id, products.info.id, path)
         return products
 
     async def _identify(self, flight: Flight, event: ExposureEvent, path: str) -> Identity:
