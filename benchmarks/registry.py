@@ -22,8 +22,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from apstream.model.products import SkyCircle
-from apstream.repo.index import Entry, Registry
-from apstream.repo.select import Selection
+from apstream.repo.registry import Entry, Registry
+from apstream.repo.selection import Selection
 
 __all__ = ["compare", "fill", "table"]
 

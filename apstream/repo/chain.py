@@ -22,7 +22,7 @@ from apstream.repo.dataset_types import (
 from apstream.repo.entries import Entry
 from apstream.repo.place import CONFIG, Place, open_places
 from apstream.repo.policy import Policy
-from apstream.repo.select import Selection
+from apstream.repo.selection import Selection
 
 __all__ = ["Chain"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from apstream.model.products import SkyCircle
-from apstream.repo.select import as_number
+from apstream.repo.selection import as_number
 
 __all__ = ["Entry", "Input", "as_json", "canonical", "in_order", "order_of"]
 

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 from apstream.errors import ApstreamError, BadFile, BadSettings, FileMissing
 from apstream.repo.entries import Entry
-from apstream.repo.index import Registry
 from apstream.repo.policy import PolicyFile
+from apstream.repo.registry import Registry
 from apstream.repo.store import Store, open_store
 from apstream.repo.yaml_lines import read_mapping
 

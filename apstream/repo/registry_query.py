@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from apstream.model.products import SkyCircle
 from apstream.repo.registry_tables import DATASETS, NSIDE
-from apstream.repo.select import NUMBER_KEYS, TEXT_KEYS, Choice, Selection, Span, as_number
+from apstream.repo.selection import NUMBER_KEYS, TEXT_KEYS, Choice, Selection, Span, as_number
 
 __all__ = ["among", "covering", "lookup"]
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from apstream.model.products import SkyCircle
 from apstream.repo.entries import Entry, Input, as_json, canonical, in_order
-from apstream.repo.select import NUMBER_KEYS, TEXT_KEYS, as_number
+from apstream.repo.selection import NUMBER_KEYS, TEXT_KEYS, as_number
 
 __all__ = [
     "DATASETS",

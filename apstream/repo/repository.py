@@ -19,11 +19,11 @@ from apstream.repo.data_ids import NOT_KEPT, since_text
 from apstream.repo.dataset_types import AggregateType, ComponentType, CompositeType, StoredType, data_id_text
 from apstream.repo.entries import Entry, Input
 from apstream.repo.place import CONFIG, Place, checksum_of, read_config
-from apstream.repo.select import Selection
+from apstream.repo.selection import Selection
 from apstream.repo.store import open_store
 from apstream.repo.writing import Pending, commit
 
-__all__ = ["FileRepository", "Repository", "is_repository"]
+__all__ = ["Repository", "is_repository"]
 
 
 def is_repository(root: Path | str) -> bool:
@@ -349,6 +349,3 @@ class Repository:
             raise FileMissing(
                 "the file of a dataset is gone", where=name, remedy="make or ingest it again; apstream repo check"
             ) from error
-
-
-FileRepository = Repository

@@ -36,13 +36,13 @@ class BatchJob:
     """One selected raw frame."""
 
     id: VisitDetector
-    path: Path
+    path: str
 
     @property
     def event(self) -> ExposureEvent:
         """The event that announces it; its key puts each detector's frames in a partition of their own."""
         return ExposureEvent(
-            uris=(str(self.path),), instrument=self.id.instrument, visit=self.id.visit, detector=self.id.detector
+            uris=(self.path,), instrument=self.id.instrument, visit=self.id.visit, detector=self.id.detector
         )
 
 
@@ -142,7 +142,12 @@ def _daemon_settings(chosen: RunSettings, where: Mapping[str, Any], *, alerts: P
         "apdb": chosen.apdb.model_dump(mode="json"),
         "pixels": {"repository": where, "stages": chosen.stages.model_dump(mode="json")},
         "catalogs": chosen.catalogs.model_dump(mode="json"),
-        "service": {"roots": ["/"], "alert_dir": str(alerts / "committed"), "retry": {"limit": 5}, "warm_up": ""},
+        "service": {
+            "roots": ["/", *_stores(where)],
+            "alert_dir": str(alerts / "committed"),
+            "retry": {"limit": 5},
+            "warm_up": "",
+        },
         "workers": {**chosen.workers.model_dump(mode="json"), "count": jobs},
         "health": None,
         "log_level": "error",
@@ -203,6 +208,10 @@ async def _look(apdb: SqlApdb, id: VisitDetector, output: Repository) -> BatchRe
     )
 
 
+def _stores(where: Mapping[str, Any]) -> list[str]:
+    return [str(root) for root in where.values() if isinstance(root, str) and "://" in root]
+
+
 def _result(outcome: Outcome) -> BatchResult:
     assert outcome.id is not None
     name = {"repeated": _DONE_BEFORE, "dead-letter": "failed"}.get(outcome.name, outcome.name)
@@ -227,10 +236,4 @@ def _reading(jobs: Sequence[BatchJob], events: Path, settings: DaemonSettings) -
 def _job(repository: Repository, entry: Entry, instrument: str) -> BatchJob:
     id = VisitDetector(instrument, entry.data_id["visit"], entry.data_id["detector"])
     location = repository.location(entry)
-    if "://" in location:
-        raise BadSettings(
-            "raw frames are read from local files only",
-            where=location,
-            remedy="ingest them into a local repository; products may go to an object store with --output",
-        )
-    return BatchJob(id, Path(location).resolve())
+    return BatchJob(id, location if "://" in location else str(Path(location).resolve()))

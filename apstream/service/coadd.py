@@ -29,10 +29,10 @@ from apstream.pipeline.coadds import (
 from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.pixels import calibrate_raw
 from apstream.repo.entries import Entry, Input
-from apstream.repo.formats.raw import read_raw
 from apstream.repo.repository import Repository
 from apstream.service.batch import BatchJob
 from apstream.service.gather import gather_calibs, gather_reference
+from apstream.service.roots import read_raw_at
 from apstream.service.save import raw_input
 
 __all__ = ["CoaddReport", "CoaddSettings", "make_coadds"]
@@ -150,7 +150,7 @@ def _calibrate_all(
 def _calibrate_into(root: str, job: BatchJob, anchor: VisitDetector | None, stages: PixelConfig) -> None:
     repository = Repository(root)
     try:
-        raw = read_raw(job.path, load_camera(repository.camera), detector=job.id.detector)
+        raw = read_raw_at(job.path, load_camera(repository.camera), detector=job.id.detector)
         with repository.tracking() as read:
             reference = _calexp(repository, anchor) if anchor else gather_reference(repository, raw)
             calibs = gather_calibs(repository, raw)

@@ -90,7 +90,7 @@ def keep_record(
 
 
 def _one_id(text: str) -> dict[str, int]:
-    from apstream.repo.select import Selection
+    from apstream.repo.selection import Selection
 
     chosen = Selection.parse([text]).choices
     try:

@@ -14,11 +14,11 @@ from apstream.errors import ApstreamError
 from apstream.model.products import KnownObjects, PixelProducts
 from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.pixels import find_dia_sources
-from apstream.repo.formats.raw import read_raw
 from apstream.repo.repository import Repository
 from apstream.service.gather import gather_inputs
 from apstream.service.pixel_settings import PixelSettings
 from apstream.service.request import PixelRequest
+from apstream.service.roots import read_raw_at
 from apstream.service.save import MadeFrom, raw_input, save_result
 from apstream.settings import Source, build_settings, camera_source
 
@@ -62,7 +62,7 @@ def process_raw(path: Path | str, detector: int | None, known: KnownObjects, set
             output = open_repository(where.output_root or where.root)
             repository = open_repository(where.root)
             templates = open_repository(where.template_root) if where.template_root else output
-            raw = read_raw(path, load_camera(repository.camera), detector=detector)
+            raw = read_raw_at(path, load_camera(repository.camera), detector=detector)
             with repository.tracking() as read, templates.tracking() as read_there:
                 inputs = gather_inputs(repository, raw, known, templates=templates, template_id=where.template_id)
         result = find_dia_sources(raw, inputs, stages_for(repository.camera, settings.stages), watch)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from apstream.cameras import Camera
 from apstream.errors import FileMissing, ForbiddenUri
+from apstream.model.exposures import RawExposure
+from apstream.repo.formats.raw import read_raw
 from apstream.repo.store import open_store
 
-__all__ = ["find_file", "local_file", "resolve_uri"]
+__all__ = ["find_file", "local_file", "read_raw_at", "resolve_uri"]
 
 Root = str | Path
 
@@ -65,6 +69,13 @@ def local_file(location: str | Path) -> Iterator[Path]:
         return
     with open_store(folder).fetch(name) as path:
         yield path
+
+
+def read_raw_at(location: str | Path, camera: Camera, *, detector: int | None) -> RawExposure:
+    """Read the raw frame at a location; its origin is the location, wherever it was copied to be read."""
+    with local_file(location) as path:
+        raw = read_raw(path, camera, detector=detector)
+    return replace(raw, info=replace(raw.info, origin=str(location)))
 
 
 def _is_there(location: str) -> bool:

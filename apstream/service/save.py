@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,10 @@ from apstream.model.sources import source_catalog
 from apstream.pipeline.pixels import PixelResult
 from apstream.pipeline.report import stage_records
 from apstream.repo.entries import Input
+from apstream.repo.place import checksum_of
 from apstream.repo.repository import Repository
 from apstream.service.pixel_settings import RepositorySettings
+from apstream.service.roots import local_file
 
 __all__ = ["MadeFrom", "data_id_of", "raw_input", "save_result"]
 
@@ -63,10 +65,10 @@ def data_id_of(info: ExposureInfo) -> dict[str, Any]:
 def raw_input(repository: Repository, id: VisitDetector, path: Path | str) -> Input:
     """Return a raw frame as what others are made from, whether the repository has it or an event brought it."""
     entry = repository.entry("raw", visit=id.visit, detector=id.detector)
-    if entry is not None and Path(repository.location(entry)).resolve() == Path(path).resolve():
+    if entry is not None and _real(repository.location(entry)) == _real(str(path)):
         return repository.input(entry)
-    with Path(path).open("rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    with local_file(path) as file:
+        checksum = checksum_of(file)
     return Input("raw", {"visit": id.visit, "detector": id.detector}, checksum, "")
 
 
@@ -83,6 +85,10 @@ class _Putter:
         self.output.put(value, dataset_type, inputs=inputs, run=self.where.run, **self.data_id)
         entry = self.output.entry(dataset_type, **self.data_id)
         return inputs if entry is None else (self.output.input(entry),)
+
+
+def _real(location: str) -> str:
+    return location if "://" in location else os.path.realpath(location)
 
 
 def _unique(read: Iterable[Input]) -> Iterator[Input]:

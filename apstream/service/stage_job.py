@@ -15,11 +15,11 @@ from apstream.model.sources import source_catalog
 from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.stages import stages_of
 from apstream.repo.entries import Input
-from apstream.repo.formats.raw import read_raw
 from apstream.repo.repository import Repository
 from apstream.service.batch import BatchJob, BatchResult, select_raws
 from apstream.service.gather import gather_calibs, gather_reference
 from apstream.service.outputs import BatchPlaces, keep_record
+from apstream.service.roots import read_raw_at
 from apstream.service.save import data_id_of, raw_input
 
 __all__ = ["STAGES", "run_stage"]
@@ -35,7 +35,7 @@ class _Shop:
     run: str
 
     def raw(self, job: BatchJob) -> RawExposure:
-        return read_raw(job.path, load_camera(self.repository.camera), detector=job.id.detector)
+        return read_raw_at(job.path, load_camera(self.repository.camera), detector=job.id.detector)
 
     def put(self, value: Any, dataset_type: str, inputs: Sequence[Input], data_id: Mapping[str, Any]) -> None:
         self.output.put(value, dataset_type, inputs=inputs, run=self.run, **data_id)

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from apstream.errors import BadSettings, DatabaseUnavailable, SchemaMismatch
 from apstream.model.products import SkyCircle
 from apstream.model.wcs import separation
-from apstream.repo.index import Entry, Input, Registry
-from apstream.repo.select import Selection, Span
+from apstream.repo.registry import Entry, Input, Registry
+from apstream.repo.selection import Selection, Span
 from benchmarks.registry import compare, fill
 
 FORK = multiprocessing.get_context("fork")

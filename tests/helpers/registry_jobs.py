@@ -6,7 +6,7 @@ import os
 
 from apstream.errors import DatabaseUnavailable
 from apstream.model.products import SkyCircle
-from apstream.repo.index import Entry, Registry
+from apstream.repo.registry import Entry, Registry
 
 
 def dataset(visit, detector, *, type="calexp", path="", ra=None, **extra):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apstream.errors import BadSettings
-from apstream.repo.select import Selection, Span, as_number
+from apstream.repo.selection import Selection, Span, as_number
 
 
 def selects(words: str, **data_id: object) -> bool:

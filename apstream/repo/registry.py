@@ -16,7 +16,7 @@ from apstream.repo.registry_engine import Database
 from apstream.repo.registry_query import covering, lookup
 from apstream.repo.registry_tables import DATASETS, INPUTS, RUNS, TYPES, entry_of, input_of, rows_of
 from apstream.repo.registry_write import insert_absent, store, superseded, take
-from apstream.repo.select import Selection
+from apstream.repo.selection import Selection
 
 __all__ = ["Entry", "Input", "Registry"]
 
