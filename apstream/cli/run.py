@@ -168,8 +168,8 @@ def show_summary(results: list[Any]) -> None:
             typer.echo(f"{one.id}: {one.outcome}: {one.reason}", err=not one.good)
     good = [one for one in results if one.good]
     before = sum(one.outcome == "done before" for one in results)
+    counted = f"{sum(one.n_sources for one in good)} sources, {sum(one.n_alerts for one in good)} alerts"
     typer.echo(
         f"{len(good)} of {len(results)} exposures processed{f' ({before} of them before)' if before else ''}: "
-        f"{sum(one.n_sources for one in good)} DIA sources, {sum(one.n_alerts for one in good)} alerts, "
-        f"{sum(one.seconds for one in results):.0f} s of work"
+        f"{counted}, {sum(one.seconds for one in results):.0f} s of work"
     )

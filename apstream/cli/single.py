@@ -135,6 +135,7 @@ def _stage(stage: str, root: str, ids: list[str] | None, places: tuple[str, str,
     from apstream.cli.run import show_progress, show_summary
     from apstream.pipeline.config import PixelConfig
     from apstream.repo.repository import Repository
+    from apstream.service.batch import select_raws
     from apstream.service.outputs import BatchPlaces
     from apstream.service.run_settings import stage_settings
     from apstream.service.stage_job import run_stage
@@ -142,7 +143,8 @@ def _stage(stage: str, root: str, ids: list[str] | None, places: tuple[str, str,
     files, overrides = settings
     config = stage_settings(PixelConfig, Repository(root).camera, files or [], overrides or [])
     where = BatchPlaces(root=root, rerun=places[0], output=places[1])
-    with show_progress(stage) as on_end:
+    total = len(select_raws(Repository(root), ids or []))
+    with show_progress(stage, total) as on_end:
         results = run_stage(stage, where, ids or [], config, replace_run=places[2], on_end=on_end)
     show_summary(results)
     raise typer.Exit(min(sum(not result.good for result in results), 125))

@@ -13,6 +13,7 @@ from apstream.cameras import load_camera
 from apstream.errors import BadSettings, DatasetNotFound
 from apstream.model.events import ExposureEvent
 from apstream.model.ids import VisitDetector
+from apstream.repo.data_ids import check_keys
 from apstream.repo.entries import Entry
 from apstream.repo.repository import Repository
 from apstream.service.daemon import serve
@@ -69,11 +70,13 @@ def select_raws(repository: Repository, words: Sequence[str]) -> list[BatchJob]:
     Raises
     ------
     DatasetNotFound
-        If it names none.
+        If it names none, or a key that raws do not have.
     BadSettings
         If one lies in an object store.
     """
-    entries = repository.find("raw", repository.select(words))
+    selection = repository.select(words)
+    check_keys(selection.choices, repository.policy.keys("raw"), "raw")
+    entries = repository.find("raw", selection)
     if not entries:
         raise DatasetNotFound(
             f"no location for raw with {' '.join(words) or 'any id'}",

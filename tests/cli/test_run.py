@@ -59,6 +59,8 @@ def test_a_selection_without_raws_says_what_to_ingest(root: Path) -> None:
     _, _, error = run(root, "--id", "visit=77", "--show", "data")
     assert isinstance(error, DatasetNotFound)
     assert "no location for raw with visit=77" in str(error)
+    misspelt = run(root, "--id", "vist=1", "--show", "data")[2]
+    assert "no key 'vist' (did you mean visit" in str(misspelt)
     assert "ingest" in str(error)
 
 
