@@ -37,10 +37,10 @@ def coadd(
     from apstream.service.batch import select_raws
     from apstream.service.coadd import CoaddSettings, make_coadds
     from apstream.service.outputs import BatchPlaces
-    from apstream.settings import load_settings
+    from apstream.service.run_settings import load_coadd
 
-    chosen = load_settings(CoaddSettings, files=settings or [], overrides=override or [])
     repository = Repository(root)
+    chosen = load_coadd(CoaddSettings, repository.camera, settings or [], override or [])
     products = BatchPlaces(root=root, rerun=rerun, output=output).open_output()
     selected = select_raws(repository, id or [])
     anchor = None if reference is None else select_raws(repository, [f"visit={reference}"])[0]

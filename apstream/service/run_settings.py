@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -20,11 +20,12 @@ from apstream.settings import (
     camera_source,
     environment_sources,
     file_source,
+    merge,
     override_sources,
     personal_sources,
 )
 
-__all__ = ["RunApdb", "RunSettings", "load_run", "stage_settings"]
+__all__ = ["RunApdb", "RunSettings", "load_coadd", "load_run", "stage_settings"]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -91,3 +92,36 @@ def stage_settings(
     sources += [s for s in environment_sources(environment, _BRANCHES) if s.values.keys() <= known]
     sources += override_sources(overrides)
     return build_settings(model, sources)
+
+
+def load_coadd(
+    model: type[M],
+    camera: str,
+    files: Sequence[Path] = (),
+    overrides: Sequence[str] = (),
+    environment: Mapping[str, str] = os.environ,
+) -> M:
+    """Build the settings of ``apstream coadd``, whose pixel stages stand under ``stages``.
+
+    What camera, personal file and environment say of the stages holds for the making of calexps too.
+
+    Raises
+    ------
+    BadSettings
+        If a source or one of its values is refused; names it.
+    """
+    stages = set(PixelConfig.model_fields)
+    personal = personal_sources(stages | set(model.model_fields), environment)
+    sources = [
+        Source({"stages": load_camera(camera).settings}, f"camera {camera}, settings"),
+        *(Source(_nested(one.values, stages), one.where, one.text) for one in personal),
+        *map(file_source, files),
+        *environment_sources(environment, {"pixels.stages": "stages"}),
+        *override_sources(overrides),
+    ]
+    return build_settings(model, sources)
+
+
+def _nested(values: Mapping[str, Any], stages: Collection[str]) -> dict[str, Any]:
+    inner = {key: value for key, value in values.items() if key in stages}
+    return merge({key: value for key, value in values.items() if key not in stages}, {"stages": inner})

@@ -8,9 +8,10 @@ import pytest
 
 from apstream.errors import BadSettings
 from apstream.pipeline.config import PixelConfig
+from apstream.service.coadd import CoaddSettings
 from apstream.service.pixel_job import stages_for
 from apstream.service.pixel_settings import PixelSettings
-from apstream.service.run_settings import load_run
+from apstream.service.run_settings import load_coadd, load_run
 from apstream.service.settings import load_daemon
 
 
@@ -54,3 +55,16 @@ def test_one_shell_holds_the_settings_of_service_and_batch() -> None:
     assert service.pixels.repository.root == "/data/repo"
     with pytest.raises(BadSettings, match=r"variable APSTREAM__APDB__HISTORY: no setting .apdb\.history."):
         load_daemon([], {"APSTREAM__APDB__HISTORY": "3"})
+
+
+def test_calexps_of_coadds_are_made_with_the_same_settings(camera: str, tmp_path: Path) -> None:
+    environment = {"XDG_CONFIG_HOME": str(tmp_path), "APSTREAM__PIXELS__STAGES__DETECT__SKY_SOURCES": "9"}
+    (tmp_path / "apstream").mkdir()
+    personal = tmp_path / "apstream" / "settings.yaml"
+    personal.write_text("isr: {max_noise_factor: 3}\npatch_size_pixel: 512\n")
+    chosen = load_coadd(CoaddSettings, camera, environment=environment)
+    assert (chosen.stages.detect.threshold_sigma, chosen.stages.detect.sky_sources) == (4.5, 9)
+    assert (chosen.stages.isr.max_noise_factor, chosen.patch_size_pixel) == (3.0, 512)
+    personal.write_text("isr:\n  max_noise_facto: 3\n")
+    with pytest.raises(BadSettings, match=r"settings\.yaml:2: no setting .stages\.isr\.max_noise_facto. \(did"):
+        load_coadd(CoaddSettings, camera, environment=environment)
