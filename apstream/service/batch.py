@@ -71,8 +71,6 @@ def select_raws(repository: Repository, words: Sequence[str]) -> list[BatchJob]:
     ------
     DatasetNotFound
         If it names none, or a key that raws do not have.
-    BadSettings
-        If one lies in an object store.
     """
     selection = repository.select(words)
     check_keys(selection.choices, repository.policy.keys("raw"), "raw")
