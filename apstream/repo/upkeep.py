@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from apstream.errors import ApstreamError, BadFile
-from apstream.repo.dataset_types import StoredType, data_id_text
+from apstream.repo.dataset_types import data_id_text
+from apstream.repo.place import CONFIG
 from apstream.repo.repository import Repository
 
 __all__ = ["CheckReport", "check_repository"]
 
-_KEPT = ("repository.yaml", "policy.yaml", "registry.sqlite3")
+_KEPT = (CONFIG, "policy.yaml", "registry.sqlite3")
 _FOLDERS = ("rerun/", "runs/")
 
 
@@ -49,12 +51,11 @@ def check_repository(
     """
     report, named = CheckReport(), set[str]()
     place = repository.own
-    stored = [kind for kind in repository.policy.types.values() if isinstance(kind, StoredType)]
-    for kind in stored:
-        for entry in place.registry.find(kind.name):
+    for kind in place.registry.types():  # not the policy's: one may have been taken out of it
+        for entry in place.registry.find(kind):
             report.datasets += 1
             named.add(entry.path)
-            name = f"{place.store.location(entry.path)} ({kind.name} {data_id_text(entry.data_id)})"
+            name = f"{place.store.location(entry.path)} ({kind} {data_id_text(entry.data_id)})"
             try:
                 if not contents:
                     if not place.store.exists(entry.path):
@@ -64,7 +65,9 @@ def check_repository(
                     pass
             except ApstreamError as error:
                 report.damaged.append(type(error)(error.message, where=name, remedy=error.remedy))
-    report.orphans = [path for path in place.store.walk() if _may_be_orphan(path) and not _is_named(path, named)]
+    files = list(place.store.walk())
+    named |= {path.removesuffix(f"/{CONFIG}") for path in files if path.endswith(f"/{CONFIG}")}
+    report.orphans = [path for path in files if _may_be_orphan(path) and not _is_named(path, named)]
     report.orphans += place.store.leftovers(before)
     for path in report.orphans if remove_orphans else ():
         place.store.remove(path)
@@ -76,5 +79,5 @@ def _may_be_orphan(path: str) -> bool:
 
 
 def _is_named(path: str, named: set[str]) -> bool:
-    """Whether a path is a dataset, or lies in one that is a folder."""
-    return path in named or any(path.startswith(f"{folder}/") for folder in named)
+    """Whether a path is a dataset, or lies in one that is a folder or in another repository."""
+    return path in named or any(str(folder) in named for folder in PurePosixPath(path).parents)
