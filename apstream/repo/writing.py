@@ -37,9 +37,9 @@ def commit(place: Place, pending: Sequence[Pending], inputs: Sequence[Input], ru
         If a shared dataset exists and differs; nothing is stored.
     """
     locations, fresh = [], []
-    for one in pending:
-        present = place.registry.get(one.entry.type, one.entry.identity)
-        if present is not None and _recognised(place, one, present, inputs, run):
+    known = [_recognised(place, one, inputs, run) for one in pending]  # refuses before any file is created
+    for one, present in zip(pending, known, strict=True):
+        if present is not None:
             locations.append(place.store.location(present.path))
             continue
         path = claim(place, one.entry.path, one.temporary, one.entry.checksum)
@@ -70,16 +70,20 @@ def _beside(path: str, checksum: str, attempt: int) -> str:
     return str(whole.with_name(f"{stem}~{checksum[:8]}{number}{dot}{suffixes}"))
 
 
-def _recognised(place: Place, one: Pending, present: Entry, inputs: Sequence[Input], run: str) -> bool:
-    """Whether the same content with the same history is stored already; refuse another shared one."""
+def _recognised(place: Place, one: Pending, inputs: Sequence[Input], run: str) -> Entry | None:
+    """Return the entry that has the same content and history already, if there is; refuse another shared one."""
+    present = place.registry.get(one.entry.type, one.entry.identity)
+    if present is None:
+        return None
     if present.checksum != one.entry.checksum:
         if one.shared:
             raise _unequal(place, present)
-        return False
+        return None
     if one.shared:
-        return True
-    same_history = present.run == run and place.registry.inputs(present.type, present.identity) == tuple(inputs)
-    return same_history and dict(present.extra) == dict(one.entry.extra) and place.store.exists(present.path)
+        return present
+    same = present.run == run and place.registry.inputs(present.type, present.identity) == tuple(inputs)
+    same = same and dict(present.extra) == dict(one.entry.extra) and place.store.exists(present.path)
+    return present if same else None
 
 
 def _restore_shared(place: Place, replaced: list[Entry], fresh: list[Entry], shared: set[str]) -> None:

@@ -15,6 +15,7 @@ from helpers import repo_samples as samples
 from apstream.errors import BadSettings, Conflict, DatasetNotFound
 from apstream.model.exposures import CalExp
 from apstream.repo.repository import Repository
+from apstream.repo.upkeep import check_repository
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "composites"
 ID = {"visit": 1, "detector": 0}
@@ -190,6 +191,7 @@ def test_a_shared_component_is_written_once_and_never_changed(repository: Reposi
     with pytest.raises(Conflict, match="pointing=north"):
         repository.put(other, "pointed_exposure", visit=4, detector=0, pointing="north")
     assert repository.locate("sky_exposure", visit=4, detector=0) is None  # all or nothing
+    assert check_repository(repository).orphans == []
     assert sky(repository.get("pointing_wcs", pointing="north")) == pytest.approx(sky(samples.wcs(0)))
 
 
