@@ -73,9 +73,11 @@ class _Walk:
     def __init__(self, opened: dict[str, Repository | None]) -> None:
         self._opened = opened
 
-    def node(self, used: Input, above: tuple[tuple[str, str], ...]) -> Node:
-        here = (used.type, data_id_text(used.data_id))
-        found = None if here in above else self._find(used)
+    def node(self, used: Input, above: tuple[tuple[str, str, str], ...]) -> Node:
+        here = (used.root, used.type, data_id_text(used.data_id))
+        if here in above:
+            return Node(used, "", "replaced", "", None, ())  # by what was made from it
+        found = self._find(used)
         if found is None:
             return Node(used, "", "" if used.root == "" else "gone", "", None, ())
         repository, entry = found
