@@ -19,9 +19,10 @@ from apstream.repo.dataset_types import (
     StoredType,
     data_id_text,
 )
-from apstream.repo.entries import Entry
+from apstream.repo.entries import Entry, order_of
 from apstream.repo.place import CONFIG, Place, open_places
 from apstream.repo.policy import Policy
+from apstream.repo.registry import nearest_first
 from apstream.repo.selection import Selection
 
 __all__ = ["Chain"]
@@ -69,12 +70,14 @@ class Chain:
         """Return the entries that agree with a selection and known keys; a child's hide its parents'."""
         kind = self.base(self.policy[dataset_type])
         given = {key: value for key, value in known.items() if key not in NOT_KEPT}
-        return self._merged(lambda place: place.registry.find(kind.name, selection, **given))
+        found = self._merged(lambda place: place.registry.find(kind.name, selection, **given))
+        return found if len(self.places) == 1 else sorted(found, key=order_of)
 
     def overlapping(self, dataset_type: str, region: SkyCircle, known: Mapping[str, Any]) -> list[Entry]:
-        """Return the entries that meet a circle on the sky."""
+        """Return the entries that meet a circle on the sky, nearest first; a child's hide its parents'."""
         kind = self.base(self.policy[dataset_type])
-        return self._merged(lambda place: place.registry.overlapping(kind.name, region, **known))
+        found = self._merged(lambda place: place.registry.overlapping(kind.name, region, **known))
+        return found if len(self.places) == 1 else nearest_first(found, region)
 
     def entry(self, kind: StoredType, data_id: Mapping[str, Any]) -> Entry | None:
         """Return the entry of a stored type from the nearest repository, None if there is none.

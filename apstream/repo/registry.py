@@ -18,7 +18,7 @@ from apstream.repo.registry_tables import DATASETS, INPUTS, RUNS, TYPES, entry_o
 from apstream.repo.registry_write import insert_absent, store, superseded, take
 from apstream.repo.selection import Selection
 
-__all__ = ["Entry", "Input", "Registry"]
+__all__ = ["Entry", "Input", "Registry", "nearest_first"]
 
 _PAGE = 10_000
 
@@ -104,7 +104,7 @@ class Registry:
         if number is None:
             return []
         near = covering(region, self._largest_radius(number))
-        return _nearest_first(self._select(type, _wanted(None, known), near=near), region)
+        return nearest_first(self._select(type, _wanted(None, known), near=near), region)
 
     def valid_at(self, type: str, mjd: float, **known: Any) -> list[Entry]:
         """Return the datasets of a type that are valid at a moment (MJD TAI), in order of data id.
@@ -213,7 +213,8 @@ def _wanted(selection: Selection | None, known: Mapping[str, Any]) -> list[Selec
     return [wanted for wanted in (selection, Selection.exactly(known)) if wanted]
 
 
-def _nearest_first(entries: Sequence[Entry], region: SkyCircle) -> list[Entry]:
+def nearest_first(entries: Sequence[Entry], region: SkyCircle) -> list[Entry]:
+    """Return those of the entries whose circle meets `region`, nearest first."""
     placed = [(entry, entry.region) for entry in entries if entry.region is not None]
     ra, dec, radius = (np.array([getattr(c, name) for _, c in placed], float) for name in ("ra", "dec", "radius"))
     apart = separation(region.ra, region.dec, ra, dec)

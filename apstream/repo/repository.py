@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -24,6 +24,8 @@ from apstream.repo.store import open_store
 from apstream.repo.writing import Pending, commit
 
 __all__ = ["Repository", "is_repository"]
+
+F = TypeVar("F")
 
 
 def is_repository(root: Path | str) -> bool:
@@ -236,24 +238,16 @@ class Repository:
         return self.chain.overlapping(dataset_type, region, self.chain.data_id(dataset_type, known))
 
     def get_entry(self, entry: Entry, *, box: Box | None = None) -> Any:
-        """Read the dataset of an entry, verified by size and checksum; with a `box` only that part of it."""
-        storage, place = self.chain.stored(self.policy[entry.type]).storage, self.chain.place_of(entry)
-        self.note(entry)
-        with self._reading(entry):
-            if box is None:
-                with place.fetch(entry) as path:
-                    return storage.read(path)
-            if storage.read_box is None:
-                raise BadSettings(f"{entry.type} has no box to read", remedy="read it whole")
-            with place.open(entry) as file:
-                return storage.read_box(file, box)
+        """Read the dataset of an entry, verified by size and checksum; with a `box` only that part of it.
 
-    @contextmanager
-    def local(self, entry: Entry) -> Iterator[Path]:
-        """Yield a local file with the content of an entry."""
-        self.note(entry)
-        with self._reading(entry), self.chain.place_of(entry).fetch(entry) as path:
-            yield path
+        A dataset that was replaced since the entry was looked up is read as it is now.
+        """
+        storage = self.chain.stored(self.policy[entry.type]).storage
+        if box is None:
+            return self._read(entry, Place.fetch, storage.read)
+        if (read_box := storage.read_box) is None:
+            raise BadSettings(f"{entry.type} has no box to read", remedy="read it whole")
+        return self._read(entry, Place.open, lambda file: read_box(file, box))
 
     def input(self, entry: Entry) -> Input:
         """Return an entry as what another dataset was made from."""
@@ -331,10 +325,25 @@ class Repository:
         if isinstance(parent, CompositeType):
             return self.get(composites.type_of(self, parent, kind.component, data_id), **data_id)
         stored = self.chain.stored(parent)
-        entry = self.chain.required(stored, data_id)
-        self.note(entry)
-        with self._reading(entry), self.chain.place_of(entry).open(entry) as file:
-            return stored.storage.components[kind.component](file)
+        return self._read(self.chain.required(stored, data_id), Place.open, stored.storage.components[kind.component])
+
+    def _read(
+        self, entry: Entry, opened: Callable[[Place, Entry], AbstractContextManager[F]], read: Callable[[F], Any]
+    ) -> Any:
+        """Read an entry, and again if another content took its place between look-up and reading."""
+        place = self.chain.place_of(entry)
+        while True:
+            try:
+                with self._reading(entry), opened(place, entry) as file:
+                    value = read(file)
+            except (BadFile, FileMissing):
+                now = place.get(entry.type, dict(entry.identity))
+                if now is None or (now.path, now.checksum) == (entry.path, entry.checksum):
+                    raise
+                entry = now
+            else:
+                self.note(entry)
+                return value
 
     @contextmanager
     def _reading(self, entry: Entry) -> Iterator[None]:

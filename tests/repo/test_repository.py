@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,37 @@ def test_a_chain_reads_through_and_writes_to_the_child_only(tmp_path: Path):
     assert Path(second.location(listed[1][0])).is_relative_to(tmp_path / "b")
 
 
+def test_what_lies_in_child_and_parents_comes_in_one_order(tmp_path: Path, calexp: CalExp):
+    parent = Repository.create(tmp_path / "parent", camera="simcam")
+    child = parent.rerun("child")
+    for visit in range(1, 5):
+        (parent if visit % 2 else child).put(calexp, "calexp", visit=visit, detector=0, band="r")
+    assert [entry.data_id["visit"] for entry in child.find("calexp")] == [1, 2, 3, 4]
+
+
+def test_what_lies_near_in_a_parent_comes_before_what_lies_far_in_the_child(tmp_path: Path, calexp: CalExp):
+    parent = Repository.create(tmp_path / "parent", camera="simcam")
+    child = parent.rerun("child")
+    for visit, repository in ((1, parent), (2, child)):
+        repository.put(calexp, "calexp", visit=visit, detector=0)
+    (far,) = child.find("calexp", visit=2)
+    circle = far.region
+    assert circle is not None
+    child.own.registry.add([replace(far, region=replace(circle, dec=circle.dec + 0.5 * circle.radius))])
+    assert [entry.data_id["visit"] for entry in child.overlapping("calexp", circle)] == [1, 2]
+
+
+def test_a_dataset_that_is_replaced_after_the_look_up_is_read_as_it_is_now(repository: Repository, calexp: CalExp):
+    reader = Repository(repository.root)
+    for value in (2.0, 3.0):  # at another path, and at the path of the first again
+        repository.put(bias(value - 1), "bias", detector=0)
+        (before,) = reader.find("bias")
+        repository.put(bias(value), "bias", detector=0)
+        with reader.tracking() as read:
+            np.testing.assert_array_equal(reader.get_entry(before), bias(value))
+        assert [one.checksum for one in read] == [reader.find("bias")[0].checksum]
+
+
 def test_parents_that_go_round_are_refused(tmp_path: Path):
     first = Repository.create(tmp_path / "a", camera="simcam")
     second = Repository.create(tmp_path / "b", parents=[first.root])
@@ -205,8 +237,7 @@ def test_every_dataset_knows_what_it_was_made_from(repository: Repository, tmp_p
     repository.put(bias(1.0), "bias", detector=3)
     with repository.tracking() as read:
         repository.get("bias", detector=3, mjd=60000.0)
-        with repository.local(repository.entry("raw", **ID)):
-            pass
+        repository.note(repository.entry("raw", **ID))
     repository.own.registry.add_run("abc", {"settings": {"isr": 1}})
     repository.put(samples.calexp(0), "calexp", inputs=read, run="abc", **ID)
     child = repository.rerun("one")
@@ -250,6 +281,27 @@ def test_orphans_of_a_killed_writer_are_found_and_removed(repository: Repository
     check_repository(repository, remove_orphans=True)
     assert not orphan.exists()
     assert repository.get("jointcal_calib", visit=8, detector=0) == samples.calib(2)
+
+
+def test_datasets_whose_type_is_not_declared_and_repositories_inside_are_no_orphans(repository: Repository):
+    (Path(repository.root) / "policy.yaml").write_text("weather: {template: 'weather/{visit}.json', format: json}\n")
+    Repository(repository.root).put({"wind": 3}, "weather", visit=1)
+    (Path(repository.root) / "policy.yaml").unlink()
+    inside = Repository.create(Path(repository.root) / "out", parents=[repository.root])
+    inside.put(bias(1), "bias", detector=0)
+    report = check_repository(Repository(repository.root), contents=True, remove_orphans=True)
+    assert (report.datasets, report.damaged, report.orphans) == (1, [], [])
+    np.testing.assert_array_equal(inside.get("bias", detector=0), bias(1))
+
+
+def test_a_dataset_made_from_that_of_its_parent_has_a_tree(repository: Repository):
+    repository.put(samples.calib(1), "jointcal_calib", **ID)
+    child = repository.rerun("child")
+    with child.tracking() as inputs:
+        child.get("jointcal_calib", **ID)
+    child.put(samples.calib(2), "jointcal_calib", inputs=inputs, **ID)
+    (below,) = why(child, "jointcal_calib", **ID).made_from
+    assert (below.state, below.location) == ("", repository.locate("jointcal_calib", **ID))
 
 
 def test_a_folder_that_is_no_repository_says_how_to_make_one(tmp_path: Path):
