@@ -21,6 +21,7 @@ def coadd(
     override: Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. warp_type=direct")] = None,
     settings: Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")] = None,
     jobs: Annotated[int, typer.Option("-j", help="Processes")] = 1,
+    replace_run: Annotated[bool, typer.Option(help="Go on with other settings than coadds here began with")] = False,
 ) -> None:
     """Make template coadds of the selected exposures.
 
@@ -36,13 +37,14 @@ def coadd(
     from apstream.repo.repository import Repository
     from apstream.service.batch import select_raws
     from apstream.service.coadd import CoaddSettings, make_coadds
-    from apstream.service.outputs import BatchPlaces
+    from apstream.service.outputs import BatchPlaces, keep_record
     from apstream.service.run_settings import load_coadd
 
     repository = Repository(root)
     chosen = load_coadd(CoaddSettings, repository.camera, settings or [], override or [])
     products = BatchPlaces(root=root, rerun=rerun, output=output).open_output()
     selected = select_raws(repository, id or [])
+    products.run = keep_record(products, "coadd", chosen, {}, replace=replace_run)
     anchor = None if reference is None else select_raws(repository, [f"visit={reference}"])[0]
     with Progress(console=Console(stderr=True)) as bar:
         tasks: dict[str, int] = {}

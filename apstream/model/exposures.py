@@ -17,6 +17,7 @@ from apstream.model.psf import Psf
 from apstream.model.wcs import SkyWcs
 
 __all__ = [
+    "FLUX_COLUMNS",
     "STAR_DTYPE",
     "Background",
     "CalExp",
@@ -108,6 +109,10 @@ STAR_DTYPE = np.dtype(
         ("flagged", "?"),  # any of BAD, CR, EDGE, NO_DATA near the centre
     ]
 )
+
+
+#: Columns of STAR_DTYPE in the unit of the image's pixels.
+FLUX_COLUMNS = ("flux", "flux_err", "ap_flux", "ap_flux_err", "peak")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,20 +9,20 @@ from apstream.model.exposures import STAR_DTYPE, sky_positions
 from apstream.model.tablespec import Column, TableSpec
 from apstream.model.wcs import SkyWcs
 
-__all__ = ["SOURCE", "source_catalog"]
+__all__ = ["INSTRUMENTAL_SOURCE", "SOURCE", "source_catalog"]
 
 _UNITS = {
     "y": ("pixel", "Row of the centroid, 0-based, absolute."),
     "x": ("pixel", "Column of the centroid, 0-based, absolute."),
     "y_err": ("pixel", "Error of y."),
     "x_err": ("pixel", "Error of x."),
-    "flux": ("electron", "PSF flux, of a PSF that sums to one."),
-    "flux_err": ("electron", "Error of flux."),
-    "ap_flux": ("electron", "Flux in the aperture of the aperture correction."),
-    "ap_flux_err": ("electron", "Error of ap_flux."),
+    "flux": ("flux", "PSF flux, of a PSF that sums to one."),
+    "flux_err": ("flux", "Error of flux."),
+    "ap_flux": ("flux", "Flux in the aperture of the aperture correction."),
+    "ap_flux_err": ("flux", "Error of ap_flux."),
     "fwhm": ("pixel", "Full width at half maximum."),
     "ellipticity": ("", "Length of ((xx - yy), 2 xy) / (xx + yy), second moments."),
-    "peak": ("electron", "Highest pixel."),
+    "peak": ("flux", "Highest pixel."),
     "is_star": ("", "On the stellar locus."),
     "psf_used": ("", "Shaped the PSF model."),
     "saturated": ("", "Touches a saturated pixel."),
@@ -34,14 +34,22 @@ _SKY = (
     Column("dec", "f8", "deg", "Declination, ICRS."),
 )
 
-_STARS = (Column(name, STAR_DTYPE[name].char, *_UNITS[name]) for name in STAR_DTYPE.names or ())
 
-#: The columns of STAR_DTYPE, then ra and dec; NaN where there is no value.
-SOURCE = TableSpec("src", "Sources of one exposure.", (*_STARS, *_SKY), ())
+
+def _table(name: str, doc: str, flux_unit: str) -> TableSpec:
+    units = {column: (flux_unit if unit == "flux" else unit, text) for column, (unit, text) in _UNITS.items()}
+    stars = (Column(column, STAR_DTYPE[column].char, *units[column]) for column in STAR_DTYPE.names or ())
+    return TableSpec(name, doc, (*stars, *_SKY), ())
+
+
+#: The columns of STAR_DTYPE, then ra and dec, NaN where there is no value: of a calexp, fluxes in nJy.
+SOURCE = _table("src", "Sources of one calibrated exposure.", "nJy")
+#: The same of a characterized exposure, fluxes in electrons.
+INSTRUMENTAL_SOURCE = _table("icSrc", "Sources of one exposure before calibration.", "electron")
 
 
 def source_catalog(stars: Records, wcs: SkyWcs | None) -> Records:
-    """Return rows of `SOURCE`: the stars with ra and dec, NaN without a WCS."""
+    """Return rows of `SOURCE` or `INSTRUMENTAL_SOURCE`: the stars with ra and dec, NaN without a WCS."""
     rows = np.zeros(len(stars), SOURCE.dtype)
     for name in STAR_DTYPE.names or ():
         rows[name] = stars[name]

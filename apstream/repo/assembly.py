@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from apstream.errors import BadSettings
-from apstream.model.exposures import CalExp
+from apstream.model.exposures import FLUX_COLUMNS, CalExp
 from apstream.model.photocalib import PhotoCalib
 
 __all__ = [
@@ -79,7 +79,7 @@ def getters(value: Any, data_id: DataId, names: Sequence[str]) -> Mapping[str, A
 def exposure(data_id: DataId, components: Mapping[str, Any], cls: Any) -> CalExp:
     """Lay components (wcs, calib, psf, ...) over the calexp among them, whatever the class.
 
-    A new photometric calibration rescales pixels and variance, which are in nJy by the old one.
+    A new photometric calibration rescales pixels, variance and star fluxes, which are in nJy by the old one.
     """
     names = [name for name, value in components.items() if isinstance(value, CalExp)]
     if len(names) != 1:
@@ -154,9 +154,11 @@ def _required(cls: Any, name: str) -> Any:
 
 def _recalibrated(image: CalExp, calib: PhotoCalib) -> CalExp:
     factor = np.float32(calib.njy_per_unit / image.photo_calib.njy_per_unit)
-    pixels = image.image
+    pixels, stars = image.image, image.stars.copy()
+    for column in FLUX_COLUMNS:
+        stars[column] = stars[column] * factor
     scaled = dataclasses.replace(pixels, image=pixels.image * factor, variance=pixels.variance * factor**2)
-    return dataclasses.replace(image, image=scaled, photo_calib=calib)
+    return dataclasses.replace(image, image=scaled, stars=stars, photo_calib=calib)
 
 
 def _with_keys(table: pa.Table, data_id: DataId) -> pa.Table:

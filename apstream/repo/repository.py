@@ -45,6 +45,8 @@ class Repository:
     ----------
     root
         A local folder, or a URL that fsspec understands (``s3://bucket/prefix``).
+    run
+        Id of the record of settings and versions that what is put here is made with, unless `put` is told another.
 
     Raises
     ------
@@ -54,7 +56,8 @@ class Repository:
         If its configuration or policy is wrong, or parents go round in a circle.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, *, run: str = "") -> None:
+        self.run = run
         self.chain = Chain.open(root)
         self.own: Place = self.chain.own
         self.root: str = self.chain.root
@@ -153,7 +156,7 @@ class Repository:
         inputs
             What it was made from; `tracking` lists what has been read.
         run
-            Id of the record of settings and versions.
+            Id of the record of settings and versions; default: the repository's.
         valid
             Span (MJD TAI, half-open) that a calibration holds for; default: always.
 
@@ -175,7 +178,7 @@ class Repository:
                     pending = [self.prepare(temporaries, kind.stored, value, wanted)]
                 case _:
                     raise BadSettings(f"{dataset_type} cannot be written", remedy="put a type that has a file")
-            return ", ".join(commit(self.own, pending, tuple(inputs), run))
+            return ", ".join(commit(self.own, pending, tuple(inputs), run or self.run))
 
     def prepare(self, temporaries: ExitStack, kind: StoredType, value: Any, data_id: Mapping[str, Any]) -> Pending:
         """Write a value to a temporary file that lives as long as `temporaries`; nothing is visible yet."""

@@ -119,7 +119,7 @@ def _calexps(
     if repository.entry("refcat", name="main") is None:
         lead = reference or jobs[0]
         if _entry(repository, lead.id) is None:
-            _calibrate_into(repository.root, lead, None, stages)
+            _calibrate_into((repository.root, repository.run), lead, None, stages)
         missing = [job for job in missing if job != lead]
         anchor = lead.id
     _calibrate_all(repository, missing, anchor, stages, processes, report, progress)
@@ -136,9 +136,9 @@ def _calibrate_all(
     report: CoaddReport,
     progress: Progress,
 ) -> None:
-    context = multiprocessing.get_context("spawn")
+    context, place = multiprocessing.get_context("spawn"), (repository.root, repository.run)
     with ProcessPoolExecutor(max(1, min(processes, len(jobs))), mp_context=context) as pool:
-        futures = [pool.submit(_calibrate_into, repository.root, job, anchor, stages) for job in jobs]
+        futures = [pool.submit(_calibrate_into, place, job, anchor, stages) for job in jobs]
         for done, (job, future) in enumerate(zip(jobs, futures, strict=True), start=1):
             try:
                 future.result()
@@ -147,8 +147,10 @@ def _calibrate_all(
             progress("calexps", done, len(jobs))
 
 
-def _calibrate_into(root: str, job: BatchJob, anchor: VisitDetector | None, stages: PixelConfig) -> None:
-    repository = Repository(root)
+def _calibrate_into(
+    place: tuple[str, str], job: BatchJob, anchor: VisitDetector | None, stages: PixelConfig
+) -> None:
+    repository = Repository(place[0], run=place[1])
     try:
         raw = read_raw_at(job.path, load_camera(repository.camera), detector=job.id.detector)
         with repository.tracking() as read:

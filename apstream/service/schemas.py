@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from apstream.model.columns import TABLES
-from apstream.model.sources import SOURCE
+from apstream.model.sources import INSTRUMENTAL_SOURCE, SOURCE
 from apstream.model.tablespec import Column, TableSpec
 
 __all__ = ["schema_lines", "schema_record", "schema_tables"]
@@ -16,8 +16,8 @@ _WORDS = {"f4": "float", "f8": "double", "i2": "short", "i4": "int", "i8": "long
 
 
 def schema_tables() -> tuple[TableSpec, ...]:
-    """Return the tables: the source list of an image, then those of the APDB and of alerts."""
-    return (SOURCE, *TABLES.values())
+    """Return the tables: the source lists of an image, then those of the APDB and of alerts."""
+    return (INSTRUMENTAL_SOURCE, SOURCE, *TABLES.values())
 
 
 def schema_record() -> dict[str, dict[str, str]]:

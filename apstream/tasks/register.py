@@ -12,7 +12,7 @@ from apstream.arrays.patterns import PatternLimits, align
 from apstream.arrays.transform import PolyMap
 from apstream.arrays.types import F64, Records
 from apstream.errors import TooFewStars
-from apstream.model.exposures import CalExp, CharacterizedExposure
+from apstream.model.exposures import FLUX_COLUMNS, CalExp, CharacterizedExposure
 from apstream.model.geometry import Box
 from apstream.model.photocalib import PhotoCalib
 from apstream.model.wcs import SkyWcs
@@ -213,7 +213,7 @@ def nominal_wcs(ra: float, dec: float, box: Box, pixel_scale_arcsec: float) -> S
 def scaled_calexp(char: CharacterizedExposure, wcs: SkyWcs, calib: PhotoCalib, metrics: dict[str, float]) -> CalExp:
     """Return the calibrated exposure: pixels, variance and star fluxes in nJy."""
     stars = char.stars.copy()
-    for column in ("flux", "flux_err", "ap_flux", "ap_flux_err", "peak"):
+    for column in FLUX_COLUMNS:
         stars[column] = stars[column] * calib.njy_per_unit
     return CalExp(
         image=char.image.scaled(calib.njy_per_unit, "nJy"),

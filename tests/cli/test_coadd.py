@@ -6,7 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from apstream.cli.main import app, register
+from apstream.errors import Conflict
 from apstream.repo.ingest import ingest_sources
+from apstream.repo.provenance import why
 from apstream.repo.repository import Repository
 from apstream.simulate.config import NightConfig
 from apstream.simulate.night import simulate_night
@@ -57,6 +59,18 @@ def test_products_go_elsewhere_and_calexps_are_used_again(root: Path, rerun: Rep
     assert {entry.root for entry in out.find("calexp")} == {rerun.root}
     assert out.get("deepCoadd", band="r", tract=0, patch=0).metrics["coadd.psf_matched"] == 0
     assert rerun.get("deepCoadd", band="r", tract=0, patch=0).metrics["coadd.psf_matched"] == 1
+
+
+def test_products_know_settings_and_versions_and_others_are_refused(root: Path, rerun: Repository):
+    tree = why(rerun, "deepCoadd", band="r", tract=0, patch=0)
+    assert tree.record is not None
+    assert tree.record["settings"]["warp_type"] == "psf_matched"
+    assert {"apstream", "numpy"} <= tree.record["versions"].keys()
+    assert {node.run for node in tree.made_from if node.used.type == "calexp"} == {tree.run}
+    words = ("coadd", str(root), "--id", "visit=1..2", "--rerun", "first", "-c", "warp_type=direct")
+    refused = CliRunner().invoke(app, [*words])
+    assert isinstance(refused.exception, Conflict)
+    assert "warp_type" in str(refused.exception)
 
 
 def test_products_have_one_place(root: Path):

@@ -72,7 +72,7 @@ def test_show_schema_prints_columns_and_units_before_there_is_anything(tmp_path:
     assert " nJy " in columns["psfFlux"]
     assert " pixel " in columns["fwhm"]
     tables = [line.split(":")[0] for line in output.splitlines() if line and not line.startswith(" ")]
-    assert tables[:2] == ["src", "DiaObject"]
+    assert tables[:3] == ["icSrc", "src", "DiaObject"]
 
 
 def test_settings_come_from_camera_person_file_environment_and_command_line(

@@ -275,6 +275,7 @@ SAMPLES: dict[str, Any] = {
     "skymap": skymap,
     "table": table,
     "stars": source_rows,
+    "instrumental_stars": source_rows,
     "dia_source": lambda rng: records(rng, DIA_SOURCE),
     "yaml": plain,
     "json": plain,

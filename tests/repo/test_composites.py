@@ -63,6 +63,7 @@ def test_jointcalexp_takes_pixels_from_the_calexp_and_wcs_and_calib_from_the_joi
     assert joint.photo_calib == samples.calib(2)
     np.testing.assert_allclose(joint.image.image, samples.calexp(0).image.image * 2, rtol=1e-6)  # 4 nJy for 2
     np.testing.assert_allclose(joint.image.variance, 4.0)
+    np.testing.assert_allclose(joint.stars["flux"], samples.stars(0)["flux"] * 2)
     np.testing.assert_array_equal(joint.psf.basis, repository.get("calexp.psf", **ID).basis)
     assert not (Path(repository.root) / "jointcalexp").exists()
 

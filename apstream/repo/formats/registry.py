@@ -21,7 +21,7 @@ from apstream.model.photocalib import PhotoCalib
 from apstream.model.products import SkyCircle
 from apstream.model.psf import Psf
 from apstream.model.skymap import SkyMap
-from apstream.model.sources import SOURCE
+from apstream.model.sources import INSTRUMENTAL_SOURCE, SOURCE
 from apstream.model.transmission import TransmissionCurve
 from apstream.model.wcs import SkyWcs
 from apstream.repo.formats.calibs import read_array, read_array_box, read_defects, write_array, write_defects
@@ -161,6 +161,7 @@ FORMATS: dict[str, Format] = {
     "skymap": _yaml(SkyMap, skymap_from, SkyMap.to_dict),
     "table": Format(type=pa.Table, read=read_table, write=write_table),
     "stars": _records(SOURCE),
+    "instrumental_stars": _records(INSTRUMENTAL_SOURCE),
     "dia_source": _records(DIA_SOURCE),
     "yaml": Format(type=(dict, list), read=read_yaml, write=write_yaml),
     "json": Format(type=(dict, list), read=read_json, write=write_json),
