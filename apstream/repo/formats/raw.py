@@ -92,6 +92,9 @@ def _select(
         hdu = _choose(hdus, choice)
     except (KeyError, IndexError, StopIteration):
         hdu = _only_image(hdus, camera, detector)
+    if hdu is None and detector is None:
+        remedy = "give tables of a reference catalogue as files with --refcat main; else check the camera file"
+        raise BadFile("no image in the file", where=str(path), remedy=remedy)
     if hdu is None:
         raise BadFile(
             f"no image of detector {detector} in the file", where=str(path), remedy="check the camera file"
