@@ -102,6 +102,9 @@ def ls(
         for entry in repository.find(name, selection):
             more = (str(entry.size), entry.checksum[:12], entry.run[:12], span_text(entry.valid) if entry.valid else "")
             rows.append((entry.type, data_id_text(entry.data_id), *(more if long else ()), repository.location(entry)))
+    if not rows:
+        there = ", ".join(f"{name} {count}" for name, count in sorted(repository.own.registry.types().items()))
+        typer.echo(f"nothing matches; the repository itself has {there or 'no datasets'}", err=True)
     _print(("type", "data id", *(("bytes", "sha256", "run", "valid") if long else ()), "location"), rows)
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from apstream.cameras import load_camera
 from apstream.errors import ApstreamError, BadFile, BadSettings, Conflict, DatasetNotFound, FileMissing
 from apstream.model.geometry import Box
 from apstream.model.products import SkyCircle
@@ -313,8 +314,12 @@ class Repository:
         return links.ingest_refcat(self, sources, name=name, copy=copy)
 
     def select(self, words: Sequence[str]) -> Selection:
-        """Parse a selection in the camera's words or ours."""
-        return Selection.parse(words, self.chain.aliases)
+        """Parse a selection in the camera's words or ours; its filters stand for their bands."""
+        parsed = Selection.parse(words, self.chain.aliases)
+        bands = {spec.physical: spec.band for spec in load_camera(self.camera).filters if spec.physical}
+        known = set(bands.values())
+        wanted = tuple(v if v in known else bands.get(str(v), v) for v in parsed.choices.get("band", ()))
+        return Selection({**parsed.choices, "band": wanted}) if wanted else parsed
 
     def close(self) -> None:
         """Close the registries."""

@@ -334,3 +334,11 @@ def test_a_full_disk_leaves_the_old_file_and_no_new_one(tmp_path: Path):
 def test_a_really_full_device_is_a_typed_error(tmp_path: Path):
     with pytest.raises(StorageUnavailable), atomic_path(tmp_path / "y"), open("/dev/full", "w") as full:
         full.write("x")
+
+
+def test_a_filter_by_its_own_name_selects_its_band(tmp_path: Path):
+    repository = Repository.create(tmp_path / "ste3", camera="saao-ste3")
+    repository.put(samples.calib(1), "jointcal_calib", visit=1, detector=0, band="i")
+    for words in ("filter=I", "filter=i", "band=I^V"):
+        assert len(repository.find("jointcal_calib", repository.select([words]))) == 1
+    assert not repository.find("jointcal_calib", repository.select(["filter=R"]))
