@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -27,6 +28,13 @@ from apstream.repo.writing import Pending, commit
 __all__ = ["Repository", "is_repository"]
 
 F = TypeVar("F")
+
+
+def _as_written(parent: str, child: str) -> str:
+    """Name a parent that the child lies in by the way up, so that both may be moved together."""
+    if "://" not in parent and child.startswith(parent.rstrip("/") + "/"):
+        return os.path.relpath(parent, child)
+    return parent
 
 
 def is_repository(root: Path | str) -> bool:
@@ -84,17 +92,19 @@ class Repository:
         Raises
         ------
         Conflict
-            If it exists with another camera or other parents.
+            If it exists with another camera, other parents or another registry.
         """
         store = open_store(root)
         above = [open_store(parent).url for parent in parents]
-        config = {"camera": camera, "id": uuid.uuid4().hex, "parents": above, "registry": registry}
+        written = [_as_written(parent, store.url) for parent in above]
+        config = {"camera": camera, "id": uuid.uuid4().hex, "parents": written, "registry": registry}
         text = yaml.safe_dump({key: value for key, value in config.items() if value}, sort_keys=True)
         if not store.write_text(CONFIG, text, exclusive=True):
             present = read_config(store)
             differences = {
                 f"belongs to camera {present.camera}": bool(camera and present.camera and present.camera != camera),
-                f"has other parents: {', '.join(present.parents) or 'none'}": sorted(present.parents) != sorted(above),
+                f"has other parents: {', '.join(present.parents) or 'none'}": list(present.parents) != above,
+                "has another registry": registry not in ("", present.registry),
             }
             for difference, true in differences.items():
                 if true:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from string import Formatter
 
 from apstream.errors import ApstreamError, BadFile
-from apstream.repo.dataset_types import data_id_text
+from apstream.repo.dataset_types import AggregateType, AnyType, StoredType, data_id_text
 from apstream.repo.place import CONFIG
 from apstream.repo.repository import Repository
 
@@ -27,7 +30,7 @@ class CheckReport:
     damaged
         Missing or changed files, as errors that say what to do.
     orphans
-        Paths of files that no dataset names: what a killed writer left.
+        Paths of files that lie where datasets lie but that none names: what a killed writer left.
     """
 
     datasets: int = 0
@@ -67,11 +70,30 @@ def check_repository(
                 report.damaged.append(type(error)(error.message, where=name, remedy=error.remedy))
     files = list(place.store.walk())
     named |= {path.removesuffix(f"/{CONFIG}") for path in files if path.endswith(f"/{CONFIG}")}
-    report.orphans = [path for path in files if _may_be_orphan(path) and not _is_named(path, named)]
+    places = [_pattern(kind.template) for kind in _with_files(repository.policy.types.values())]
+    report.orphans = [
+        path
+        for path in files
+        if _may_be_orphan(path) and not _is_named(path, named) and any(place.fullmatch(path) for place in places)
+    ]
     report.orphans += place.store.leftovers(before)
     for path in report.orphans if remove_orphans else ():
         place.store.remove(path)
     return report
+
+
+def _with_files(kinds: Iterable[AnyType]) -> Iterator[StoredType]:
+    for kind in kinds:
+        stored = kind.stored if isinstance(kind, AggregateType) else kind
+        if isinstance(stored, StoredType):
+            yield stored
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    """What the paths of a type look like; files of a user's own elsewhere in the folder are none of ours."""
+    parts = [(re.escape(text), "" if field is None else "[^/]*") for text, field, *_ in Formatter().parse(template)]
+    stem, dot, suffix = "".join(text + field for text, field in parts).rpartition("\\.")
+    return re.compile(f"{stem}(~[^/]*)?{dot}{suffix}" if dot else f"{suffix}")
 
 
 def _may_be_orphan(path: str) -> bool:

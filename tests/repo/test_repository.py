@@ -342,3 +342,34 @@ def test_a_filter_by_its_own_name_selects_its_band(tmp_path: Path):
     for words in ("filter=I", "filter=i", "band=I^V"):
         assert len(repository.find("jointcal_calib", repository.select([words]))) == 1
     assert not repository.find("jointcal_calib", repository.select(["filter=R"]))
+
+
+def test_files_of_a_users_own_are_no_orphans(repository: Repository):
+    for name in ("apdb.sqlite", "alerts/a.avro", "jointcal/notes.txt"):
+        path = Path(repository.root) / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    orphan = Path(repository.root) / "jointcal" / "calib" / "8" / "0~12ab34cd.yaml"
+    orphan.parent.mkdir(parents=True)
+    orphan.write_text("half")
+    assert check_repository(repository, remove_orphans=True).orphans == ["jointcal/calib/8/0~12ab34cd.yaml"]
+    assert (Path(repository.root) / "apdb.sqlite").exists()
+
+
+def test_a_repository_may_be_moved_with_its_reruns(repository: Repository, tmp_path: Path):
+    repository.put(samples.calib(1), "jointcal_calib", **ID)
+    repository.rerun("one").put(samples.calib(2), "jointcal_calib", visit=8, detector=0)
+    repository.close()
+    Path(repository.root).rename(tmp_path / "moved")
+    moved = Repository(tmp_path / "moved" / "rerun" / "one")
+    assert moved.get("jointcal_calib", **ID) == samples.calib(1)
+    assert moved.get("jointcal_calib", visit=8, detector=0) == samples.calib(2)
+
+
+def test_an_existing_repository_keeps_its_registry_and_the_order_of_its_parents(tmp_path: Path):
+    first, second = (Repository.create(tmp_path / name, camera="simcam").root for name in "ab")
+    Repository.create(tmp_path / "c", parents=[first, second])
+    with pytest.raises(Conflict, match="other parents"):
+        Repository.create(tmp_path / "c", parents=[second, first])
+    with pytest.raises(Conflict, match="another registry"):
+        Repository.create(tmp_path / "c", parents=[first, second], registry=f"sqlite:///{tmp_path}/other.sqlite3")
