@@ -16,7 +16,7 @@ from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.pixels import find_dia_sources
 from apstream.repo.repository import Repository
 from apstream.service.gather import gather_inputs
-from apstream.service.pixel_settings import PixelSettings
+from apstream.service.pixel_settings import PixelSettings, RepositorySettings
 from apstream.service.request import PixelRequest
 from apstream.service.roots import read_raw_at
 from apstream.service.save import MadeFrom, raw_input, save_result
@@ -61,7 +61,7 @@ def process_raw(path: Path | str, detector: int | None, known: KnownObjects, set
         with watch("gather"):
             output = open_repository(where.output_root or where.root)
             repository = open_repository(where.root)
-            templates = open_repository(where.template_root) if where.template_root else output
+            templates = _templates(where, repository, output)
             raw = read_raw_at(path, load_camera(repository.camera), detector=detector)
             with repository.tracking() as read, templates.tracking() as read_there:
                 inputs = gather_inputs(repository, raw, known, templates=templates, template_id=where.template_id)
@@ -72,6 +72,14 @@ def process_raw(path: Path | str, detector: int | None, known: KnownObjects, set
     except ApstreamError as error:
         raise error.at(str(path)) from error
     return replace(result.products, timings_s=watch.seconds)
+
+
+def _templates(where: RepositorySettings, repository: Repository, output: Repository) -> Repository:
+    """Templates come from where the products go if that is a rerun of the repository, else from the repository."""
+    if where.template_root:
+        return open_repository(where.template_root)
+    is_rerun = any(place.store.url == repository.root for place in output.chain.places)
+    return output if is_rerun else repository
 
 
 @lru_cache(maxsize=8)

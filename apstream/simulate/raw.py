@@ -76,6 +76,7 @@ def _draw_detector(rng: np.random.Generator, config: ChipConfig, number: int, si
                 data=Box(0, start + x0, size, start + x1),
                 target=Box(0, x0, size, x1),
                 overscan=Box(0, over, size, over + strip),
+                backward_x=i < n_left,
                 gain=gain,
                 read_noise=round(float(config.read_noise_e * rng.uniform(0.9, 1.1)), 3),
                 saturation=round(0.98 * config.full_well_e / gain, 1),

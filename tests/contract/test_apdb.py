@@ -62,7 +62,7 @@ async def run(apdb, pixels, *, pause=0.0):
         products = make_alerts(pixels, history, now, CONFIG)
         await asyncio.sleep(pause)
         id = pixels.info.id
-        entry = LedgerEntry(id, "done", "", len(products.sources), len(products.alerts))
+        entry = LedgerEntry(id, "processed", "", len(products.sources), len(products.alerts))
         outbox = OutboxEntry(id, f"/alerts/{id.visit}.avro", "0" * 64, len(products.alerts))
         return await unit.commit(products, entry, outbox)
 
