@@ -32,7 +32,7 @@ def coadd(
     them as they are, -c match.target_fwhm_arcsec=1.2 sets the width.
     """
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from apstream.repo.repository import Repository
     from apstream.service.batch import select_raws
@@ -47,13 +47,12 @@ def coadd(
     products.run = keep_record(products, "coadd", chosen, {}, replace=replace_run)
     anchor = None if reference is None else select_raws(repository, [f"visit={reference}"])[0]
     with Progress(console=Console(stderr=True)) as bar:
-        tasks: dict[str, int] = {}
+        tasks = dict[str, TaskID]()
 
         def show(stage: str, done: int, total: int) -> None:
-            task = tasks.setdefault(stage, len(tasks)) if stage in tasks else None
-            if task is None:
+            if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
+            bar.update(tasks[stage], completed=done, total=total)
 
         report = make_coadds(products, selected, chosen, reference=anchor, best=best, processes=jobs, progress=show)
     for problem in report.problems:

@@ -141,10 +141,10 @@ def _stage(stage: str, root: str, ids: list[str] | None, places: tuple[str, str,
     from apstream.service.stage_job import run_stage
 
     files, overrides = settings
-    config = stage_settings(PixelConfig, Repository(root).camera, files or [], overrides or [])
-    where = BatchPlaces(root=root, rerun=places[0], output=places[1])
-    total = len(select_raws(Repository(root), ids or []))
-    with show_progress(stage, total) as on_end:
-        results = run_stage(stage, where, ids or [], config, replace_run=places[2], on_end=on_end)
+    repository = Repository(root)
+    config = stage_settings(PixelConfig, repository.camera, files or [], overrides or [])
+    where, jobs = BatchPlaces(root=root, rerun=places[0], output=places[1]), select_raws(repository, ids or [])
+    with show_progress(stage, len(jobs)) as on_end:
+        results = run_stage(stage, where, jobs, config, replace_run=places[2], on_end=on_end)
     show_summary(results)
     raise typer.Exit(min(sum(not result.good for result in results), 125))

@@ -17,7 +17,6 @@ from apstream.model.psf import Psf
 from apstream.model.wcs import SkyWcs
 
 __all__ = [
-    "FLUX_COLUMNS",
     "STAR_DTYPE",
     "Background",
     "CalExp",
@@ -28,6 +27,7 @@ __all__ = [
     "MatchingKernel",
     "RawExposure",
     "Template",
+    "scaled_stars",
     "sky_positions",
 ]
 
@@ -112,7 +112,15 @@ STAR_DTYPE = np.dtype(
 
 
 #: Columns of STAR_DTYPE in the unit of the image's pixels.
-FLUX_COLUMNS = ("flux", "flux_err", "ap_flux", "ap_flux_err", "peak")
+_FLUX_COLUMNS = ("flux", "flux_err", "ap_flux", "ap_flux_err", "peak")
+
+
+def scaled_stars(stars: Records, factor: float) -> Records:
+    """Return rows of STAR_DTYPE whose fluxes follow an image multiplied by `factor`."""
+    scaled = stars.copy()
+    for column in _FLUX_COLUMNS:
+        scaled[column] = scaled[column] * factor
+    return scaled
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from apstream.errors import BadSettings
-from apstream.model.exposures import FLUX_COLUMNS, CalExp
+from apstream.model.exposures import CalExp, scaled_stars
 from apstream.model.photocalib import PhotoCalib
 
 __all__ = [
@@ -153,12 +153,10 @@ def _required(cls: Any, name: str) -> Any:
 
 
 def _recalibrated(image: CalExp, calib: PhotoCalib) -> CalExp:
-    factor = np.float32(calib.njy_per_unit / image.photo_calib.njy_per_unit)
-    pixels, stars = image.image, image.stars.copy()
-    for column in FLUX_COLUMNS:
-        stars[column] = stars[column] * factor
-    scaled = dataclasses.replace(pixels, image=pixels.image * factor, variance=pixels.variance * factor**2)
-    return dataclasses.replace(image, image=scaled, stars=stars, photo_calib=calib)
+    factor = calib.njy_per_unit / image.photo_calib.njy_per_unit
+    return dataclasses.replace(
+        image, image=image.image.scaled(factor, "nJy"), stars=scaled_stars(image.stars, factor), photo_calib=calib
+    )
 
 
 def _with_keys(table: pa.Table, data_id: DataId) -> pa.Table:

@@ -51,7 +51,7 @@ def ingest_file(
         return ", ".join(dict.fromkeys(repository.own.store.location(one.path) for one in present if one))
     place = repository.own
     taken = _publish(repository, source, entries[0].path, checksum, copy=copy)
-    place.registry.add([_complete(entry, taken, checksum, size) for entry in entries])
+    place.registry.add([replace(entry, path=taken, checksum=checksum, size=size) for entry in entries])
     return place.store.location(taken)
 
 
@@ -131,7 +131,3 @@ def _present(
             remedy="remove one of the two",
         )
     return found
-
-
-def _complete(entry: Entry, path: str, checksum: str, size: int) -> Entry:
-    return replace(entry, path=path, checksum=checksum, size=size)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from apstream.cameras import load_camera
-from apstream.errors import ApstreamError, BadFile, BadSettings, Conflict, DatasetNotFound, FileMissing
+from apstream.errors import ApstreamError, BadFile, BadSettings, Conflict, FileMissing
 from apstream.model.geometry import Box
 from apstream.model.products import SkyCircle
 from apstream.repo import composites, links, validity
@@ -198,11 +198,6 @@ class Repository:
             raise BadSettings(
                 f"{kind.name} is stored as {kind.format}, which cannot hold a {type(value).__name__}",
                 remedy="put another value, or name another format in the policy",
-            )
-        missing = [key for key in kind.keys if key not in data_id]
-        if missing:
-            raise DatasetNotFound(
-                f"{kind.name} with {data_id_text(data_id)} is not complete", remedy=f"give {', '.join(missing)} too"
             )
         temporary = temporaries.enter_context(self.own.store.temporary(Path(path).suffix))
         storage.write(temporary, value)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path, PurePosixPath
 
-from apstream.errors import Conflict, FileMissing
+from apstream.errors import Conflict
 from apstream.repo.dataset_types import data_id_text
 from apstream.repo.entries import Entry, Input
 from apstream.repo.place import Place
@@ -49,7 +48,7 @@ def commit(place: Place, pending: Sequence[Pending], inputs: Sequence[Input], ru
     replaced = place.registry.add(fresh, inputs)
     _restore_shared(place, replaced, fresh, shared)
     for old in replaced:
-        _remove(place, old)
+        place.store.remove(old.path)
     return locations
 
 
@@ -93,7 +92,7 @@ def _restore_shared(place: Place, replaced: list[Entry], fresh: list[Entry], sha
         if new.checksum == old.checksum:
             continue
         for mine in place.registry.add([old]):
-            _remove(place, mine)
+            place.store.remove(mine.path)
         replaced.remove(old)
         raise _unequal(place, old)
 
@@ -104,8 +103,3 @@ def _unequal(place: Place, present: Entry) -> Conflict:
         where=place.store.location(present.path),
         remedy="remove it, or store yours under another id",
     )
-
-
-def _remove(place: Place, old: Entry) -> None:
-    with suppress(FileMissing):
-        place.store.remove(old.path)

@@ -6,7 +6,6 @@ The child ignores SIGINT and SIGTERM, because the parent drains; it dies with it
 from __future__ import annotations
 
 import ctypes
-import importlib
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from apstream.errors import ApstreamError, BadSettings, UnfitImage, WorkerDied
+from apstream.repo.imports import load_object
 
 __all__ = ["READY", "child_main", "resolve"]
 
@@ -32,11 +32,7 @@ def resolve(path: str) -> Callable[..., Any]:
     BadSettings
         If there is no such function.
     """
-    module, _, name = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadSettings(f"cannot import {path!r}: {error}", remedy="write package.module:function") from error
+    function = load_object(path, "work of the children")
     if not callable(function):
         raise BadSettings(f"{path!r} is not a function")
     return function  # type: ignore[no-any-return]

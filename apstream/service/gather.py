@@ -93,7 +93,8 @@ def gather_reference(repository: Repository, raw: RawExposure) -> RefCat | None:
 
 
 def _optional(repository: Repository, dataset_type: str, **data_id: Any) -> Any:
-    return repository.get(dataset_type, **data_id) if repository.entry(dataset_type, **data_id) else None
+    entry = repository.entry(dataset_type, **data_id)
+    return None if entry is None else repository.get_entry(entry)
 
 
 def _templates(repository: Repository, raw: RawExposure, template_id: dict[str, int] | None) -> Sequence[CalExp]:

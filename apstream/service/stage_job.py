@@ -16,7 +16,7 @@ from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.stages import stages_of
 from apstream.repo.entries import Input
 from apstream.repo.repository import Repository
-from apstream.service.batch import BatchJob, BatchResult, select_raws
+from apstream.service.batch import BatchJob, BatchResult
 from apstream.service.gather import gather_calibs, gather_reference
 from apstream.service.outputs import BatchPlaces, keep_record
 from apstream.service.roots import read_raw_at
@@ -52,7 +52,7 @@ class _Shop:
 def run_stage(
     stage: str,
     places: BatchPlaces,
-    words: Sequence[str],
+    jobs: Sequence[BatchJob],
     config: PixelConfig,
     *,
     replace_run: bool = False,
@@ -67,13 +67,11 @@ def run_stage(
 
     Raises
     ------
-    DatasetNotFound
-        If the selection names no raw.
     Conflict
         If the stage ran there with other settings, versions or schemas.
     """
     repository = Repository(places.root)
-    jobs, output = select_raws(repository, words), places.open_output()
+    output = places.open_output()
     run = keep_record(output, stage, config, {}, replace=replace_run)
     shop = _Shop(repository=repository, output=output, config=config, run=run)
     results = []

@@ -12,7 +12,7 @@ from apstream.arrays.patterns import PatternLimits, align
 from apstream.arrays.transform import PolyMap
 from apstream.arrays.types import F64, Records
 from apstream.errors import TooFewStars
-from apstream.model.exposures import FLUX_COLUMNS, CalExp, CharacterizedExposure
+from apstream.model.exposures import CalExp, CharacterizedExposure, scaled_stars
 from apstream.model.geometry import Box
 from apstream.model.photocalib import PhotoCalib
 from apstream.model.wcs import SkyWcs
@@ -212,16 +212,13 @@ def nominal_wcs(ra: float, dec: float, box: Box, pixel_scale_arcsec: float) -> S
 
 def scaled_calexp(char: CharacterizedExposure, wcs: SkyWcs, calib: PhotoCalib, metrics: dict[str, float]) -> CalExp:
     """Return the calibrated exposure: pixels, variance and star fluxes in nJy."""
-    stars = char.stars.copy()
-    for column in FLUX_COLUMNS:
-        stars[column] = stars[column] * calib.njy_per_unit
     return CalExp(
         image=char.image.scaled(calib.njy_per_unit, "nJy"),
         info=char.info,
         psf=char.psf,
         wcs=wcs,
         photo_calib=calib,
-        stars=stars,
+        stars=scaled_stars(char.stars, calib.njy_per_unit),
         metrics={**char.metrics, **metrics},
     )
 

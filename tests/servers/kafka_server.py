@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from processes import Unavailable, alive, end, exclusive, free_port, guard, spawn, wait_until
+from maven import maven_jars
+from processes import alive, end, free_port, guard, spawn, wait_until
 
 __all__ = ["KafkaServer", "kafka_jars"]
 
@@ -48,40 +46,8 @@ auto.create.topics.enable=true
 
 
 def kafka_jars() -> Path:
-    """Return the folder with Kafka's jars, fetched by Maven on first use.
-
-    The folder is `$APSTREAM_KAFKA_HOME`, by default `~/.cache/apstream/kafka`; one subfolder per content of
-    the pom.
-
-    Raises
-    ------
-    Unavailable
-        Without Java, or without Maven when the jars are not there yet.
-    """
-    if shutil.which("java") is None:
-        raise Unavailable("no java (Debian: openjdk-17-jre-headless)")
-    home = Path(os.environ.get("APSTREAM_KAFKA_HOME", Path.home() / ".cache" / "apstream" / "kafka"))
-    pom = HERE / "pom.xml"
-    jars = home / hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
-    if jars.exists():
-        return jars
-    with exclusive(home / "fetch.lock"):
-        if not jars.exists():
-            _fetch(pom, jars)
-    return jars
-
-
-def _fetch(pom: Path, jars: Path) -> None:
-    if shutil.which("mvn") is None:
-        raise Unavailable("no mvn to fetch Apache Kafka (Debian: maven)")
-    partial = Path(tempfile.mkdtemp(dir=jars.parent))
-    goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={partial}"]
-    command = ["mvn", "-q", "-B", "-f", str(pom), *goal]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
-    if done.returncode != 0:
-        shutil.rmtree(partial)
-        raise Unavailable(f"Maven cannot fetch Apache Kafka: {done.stdout[-500:]}")
-    partial.rename(jars)
+    """Return the folder with the server's jars; see `maven_jars`."""
+    return maven_jars(HERE / "pom.xml", "kafka", "Apache Kafka")
 
 
 class KafkaServer:

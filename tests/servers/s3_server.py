@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
 import s3fs
-from processes import Unavailable, alive, end, exclusive, free_port, guard, spawn, wait_until
+from maven import maven_jars
+from processes import alive, end, free_port, guard, spawn, wait_until
 
 __all__ = ["S3Server", "s3_jars"]
 
@@ -32,39 +29,8 @@ jclouds.filesystem.basedir={{directory}}/data
 
 
 def s3_jars() -> Path:
-    """Return the folder with S3Proxy's jars, fetched by Maven on first use.
-
-    The folder is `$APSTREAM_S3_HOME`, by default `~/.cache/apstream/s3`; one subfolder per content of the pom.
-
-    Raises
-    ------
-    Unavailable
-        Without Java, or without Maven when the jars are not there yet.
-    """
-    if shutil.which("java") is None:
-        raise Unavailable("no java (Debian: openjdk-17-jre-headless)")
-    home = Path(os.environ.get("APSTREAM_S3_HOME", Path.home() / ".cache" / "apstream" / "s3"))
-    pom = HERE / "pom.xml"
-    jars = home / hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
-    if jars.exists():
-        return jars
-    with exclusive(home / "fetch.lock"):
-        if not jars.exists():
-            _fetch(pom, jars)
-    return jars
-
-
-def _fetch(pom: Path, jars: Path) -> None:
-    if shutil.which("mvn") is None:
-        raise Unavailable("no mvn to fetch S3Proxy (Debian: maven)")
-    partial = Path(tempfile.mkdtemp(dir=jars.parent))
-    goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={partial}"]
-    command = ["mvn", "-q", "-B", "-f", str(pom), *goal]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
-    if done.returncode != 0:
-        shutil.rmtree(partial)
-        raise Unavailable(f"Maven cannot fetch S3Proxy: {done.stdout[-500:]}")
-    partial.rename(jars)
+    """Return the folder with the server's jars; see `maven_jars`."""
+    return maven_jars(HERE / "pom.xml", "s3", "S3Proxy")
 
 
 class S3Server:

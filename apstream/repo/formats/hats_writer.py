@@ -6,7 +6,6 @@ from that the partitions follow, and each is gathered from the spilled pieces an
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from apstream.errors import BadCatalog
-from apstream.repo.atomic import storage_error
+from apstream.repo.atomic import storage_error, sync
 from apstream.repo.formats.hats import COMMON_METADATA, PARTITION_INFO, PROPERTIES, partition_path
 
 __all__ = ["MAX_ORDER", "ROWS_PER_PARTITION", "HatsWriter", "Partition", "plan_partitions"]
@@ -123,7 +122,7 @@ class HatsWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             content = _cut(rows, *partition.span).combine_chunks()
             pa.parquet.write_table(content, path, compression="zstd", row_group_size=_ROW_GROUP)
-            _sync(path)
+            sync(path)
 
     def _describe(self, partitions: list[Partition], schema: pa.Schema) -> None:
         pa.parquet.write_metadata(schema, self._folder / "dataset" / COMMON_METADATA)
@@ -147,7 +146,7 @@ class HatsWriter:
         text = "#HATS catalog\n" + "".join(f"{key}={value}\n" for key, value in properties.items())
         for name in (PROPERTIES, "properties"):  # readers before 2025-08 know the second
             (self._folder / name).write_text(text)
-            _sync(self._folder / name)
+            sync(self._folder / name)
 
 
 def plan_partitions(counts: NDArray[np.int32], limit: int) -> list[Partition]:
@@ -214,11 +213,3 @@ def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
         table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(len(table), f.type) for f in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
