@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from apstream.arrays.types import F32, BoolArray
+from apstream.arrays.types import F32, F64, BoolArray
 from apstream.errors import WrongSize
 from apstream.model.crosstalk import Crosstalk
 from apstream.model.defects import Defects
+from apstream.model.linearity import Linearity
+from apstream.model.transfer import PhotonTransfer
 
 __all__ = ["IsrCalibs", "defect_map"]
 
@@ -28,6 +30,14 @@ class IsrCalibs:
         True means bad.
     crosstalk
         Between the amplifiers, by their names.
+    linearity
+        Of the amplifiers, by their names.
+    fringe : ndarray, shape (ny, nx)
+        Pattern of zero median in any unit; it is scaled to the sky of each image.
+    brighter_fatter : ndarray, shape (n, n), float64
+        Kernel of Coulton et al. 2018, n odd, centred, 1/electron.
+    transfer
+        Measured gains and read noises, which replace those of the camera.
     """
 
     bias: F32 | None = None
@@ -35,6 +45,10 @@ class IsrCalibs:
     flat: F32 | None = None
     defects: BoolArray | None = None
     crosstalk: Crosstalk | None = None
+    linearity: Linearity | None = None
+    fringe: F32 | None = None
+    brighter_fatter: F64 | None = None
+    transfer: PhotonTransfer | None = None
 
 
 def defect_map(defects: Defects | BoolArray, shape: tuple[int, int]) -> BoolArray:

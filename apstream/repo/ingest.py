@@ -29,7 +29,14 @@ from apstream.repo.validity import ALWAYS
 __all__ = ["IngestReport", "ingest_curated", "ingest_sources"]
 
 _FITS = re.compile(r"\.(fits?|fts)(\.(gz|fz|bz2))?$", re.IGNORECASE)
-_CALIBS = {"bias", "dark", "flat", "defects", "crosstalk", "transmission"}
+#: What the first word of a file's name, in lower case, says it is.
+_CALIBS = {
+    kind.lower(): kind
+    for kind in (
+        *("bias", "dark", "flat", "fringe", "defects"),
+        *("crosstalk", "linearity", "ptc", "bfKernel", "transmission"),
+    )
+}
 _NUMBER = re.compile(r"^d?(\d+)$")
 _TABLE = {".parquet", ".csv", ".pq"}
 _VALID_CARDS = ("VALIDBEG", "VALIDEND")
@@ -169,15 +176,16 @@ def _night(mjd_tai: float) -> int:
 
 
 def _ingest_calib(repository: Repository, path: Path, copy: bool, valid: tuple[float, float] | None) -> str:
-    kind, *words = re.split(r"[-_.]", path.name.split(".")[0].lower())
-    if kind not in _CALIBS:
+    first, *words = re.split(r"[-_.]", path.name.split(".")[0].lower())
+    kind = _CALIBS.get(first)
+    if kind is None:
         raise BadFile(
             "the name tells no calibration", where=str(path), remedy="call it bias_0.fits, flat_r_0.fits, ..."
         )
     numbers = [int(found[1]) for word in words if (found := _NUMBER.match(word))]
     bands = [word for word in path.name.split(".")[0].split("_")[1:] if not _NUMBER.match(word)]
     data_id: dict[str, Any] = {} if kind == "transmission" else {"detector": numbers[0] if numbers else 0}
-    if kind in ("flat", "transmission"):
+    if kind in ("flat", "fringe", "transmission"):
         data_id["band"] = bands[0] if bands else "any"
     repository.ingest(path, kind, copy=copy, valid=valid or _span_of(path), **data_id)
     return kind

@@ -70,13 +70,17 @@ def gather_calibs(repository: Repository, raw: RawExposure) -> IsrCalibs:
     info = raw.info
     at: dict[str, Any] = {"detector": info.id.detector, "mjd": info.mid_mjd_tai}
     band = info.band if repository.entry("flat", band=info.band, **at) else "any"
-    defects = _optional(repository, "defects", **at)
+    defects, kernel = _optional(repository, "defects", **at), _optional(repository, "bfKernel", **at)
     return IsrCalibs(
         bias=_optional(repository, "bias", **at),
         dark=_optional(repository, "dark", **at),
         flat=_optional(repository, "flat", band=band, **at),
         defects=None if defects is None else defect_map(defects, raw.detector.shape),
         crosstalk=_optional(repository, "crosstalk", **at),
+        linearity=_optional(repository, "linearity", **at),
+        fringe=_optional(repository, "fringe", band=info.band, **at),
+        brighter_fatter=None if kernel is None else np.asarray(kernel, np.float64),
+        transfer=_optional(repository, "ptc", **at),
     )
 
 

@@ -27,11 +27,13 @@ from apstream.model.exposures import (
 from apstream.model.geometry import Box
 from apstream.model.ids import VisitDetector
 from apstream.model.image import MaskedImage
+from apstream.model.linearity import Linearity
 from apstream.model.photocalib import PhotoCalib
 from apstream.model.psf import Psf
 from apstream.model.skymap import SkyMap
 from apstream.model.sources import source_catalog
 from apstream.model.tablespec import TableSpec
+from apstream.model.transfer import PhotonTransfer
 from apstream.model.transmission import TransmissionCurve
 from apstream.model.wcs import SkyWcs
 
@@ -208,6 +210,22 @@ def crosstalk(rng: Rng) -> Crosstalk:
     return Crosstalk(tuple(rng.permutation(["A", "no", "17", "1e3", "B'ü"])[:n].tolist()), matrix)
 
 
+def linearity(rng: Rng) -> Linearity:
+    kind: Any = ("polynomial", "table")[int(rng.integers(2))]
+    if kind == "polynomial":
+        values = tuple(rng.normal(size=int(rng.integers(0, 4))) * 1e-6 for _ in "AB")
+    else:
+        values = tuple(np.stack([np.sort(rng.uniform(0, 6e4, 9)), rng.normal(size=9)]) for _ in "AB")
+    return Linearity(names=("no", "1e3"), kind=kind, coefficients=values, max_adu=(float("inf"), number(rng) ** 2 + 1))
+
+
+def photon_transfer(rng: Rng) -> PhotonTransfer:
+    n = int(rng.integers(1, 5))
+    columns = {key: tuple(rng.random(n).tolist()) for key in ("gain", "gain_err", "read_noise", "a00")}
+    names = tuple(rng.permutation(["A", "no", "17", "1e3", "B'ü"])[:n].tolist())
+    return PhotonTransfer(names=names, turnoff_adu=(float("nan"), *rng.random(n - 1).tolist()), **columns)
+
+
 def skymap(rng: Rng) -> SkyMap:
     ra, dec = float(rng.uniform(0, 360)), float(rng.uniform(-90, 90))
     return SkyMap(ra=ra, dec=dec, pixel_scale_arcsec=float(rng.uniform(0.1, 1)), patches=(3, 4), tract=5)
@@ -272,6 +290,8 @@ SAMPLES: dict[str, Any] = {
     "array": array,
     "defects": defects,
     "crosstalk": crosstalk,
+    "linearity": linearity,
+    "photon_transfer": photon_transfer,
     "skymap": skymap,
     "table": table,
     "stars": source_rows,

@@ -11,6 +11,8 @@ from hypothesis.extra import numpy as npst
 from apstream.model.crosstalk import Crosstalk
 from apstream.model.defects import Defects
 from apstream.model.geometry import Box
+from apstream.model.linearity import Linearity
+from apstream.model.transfer import PhotonTransfer
 from apstream.model.transmission import TransmissionCurve
 
 
@@ -90,3 +92,28 @@ def test_light_passes_both_in_any_order(low, high, first, second):
 def test_impossible_curves_are_refused(wavelength, throughput):
     with pytest.raises(ValueError, match=r"points|wavelengths|throughput"):
         TransmissionCurve(np.array(wavelength), np.array(throughput))
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "said"),
+    [
+        ("polynomial", np.array([np.nan]), "not finite"),
+        ("polynomial", np.zeros((2, 3)), "row of numbers"),
+        ("table", np.zeros(3), "must be"),
+        ("table", np.array([[0.0, 2, 2], [0, 0, 1]]), "must rise"),
+        ("spline", np.zeros(3), "polynomial or a table"),
+    ],
+)
+def test_impossible_linearity_is_refused(kind, values, said):
+    with pytest.raises(ValueError, match=said):
+        Linearity(names=("A",), kind=kind, coefficients=(values,), max_adu=(np.inf,))
+    with pytest.raises(ValueError, match="as many"):
+        Linearity(names=("A",), kind=kind, coefficients=(), max_adu=(np.inf,))
+
+
+def test_photon_transfer_gives_gain_and_noise_by_name():
+    columns = {"gain_err": (0.01,) * 2, "turnoff_adu": (np.nan,) * 2, "a00": (0.0,) * 2}
+    measured = PhotonTransfer(names=("A", "B"), gain=(1.22, 1.28), read_noise=(3.6, 3.5), **columns)
+    assert measured.of("B") == (1.28, 3.5)
+    with pytest.raises(ValueError, match="amplifier B: impossible gain 0"):
+        PhotonTransfer(names=("A", "B"), gain=(1.22, 0), read_noise=(3.6, 3.5), **columns)

@@ -22,7 +22,8 @@ from apstream.repo.formats.registry import FORMATS, get_format
 
 SEEDS = range(8)
 ODD = (b"", b"\x00" * 3000, b"[unclosed", b"\xff\xfe\x80", b"SIMPLE  =  ", b"PAR1PAR1", b"7")
-BINARY = sorted(set(SAMPLES) - {"text", "yaml", "json", "photo_calib", "defects", "crosstalk", "skymap"})
+TEXTS = {"text", "yaml", "json", "photo_calib", "defects", "crosstalk", "linearity", "photon_transfer", "skymap"}
+BINARY = sorted(set(SAMPLES) - TEXTS)
 
 
 def test_every_format_that_can_be_put_has_a_sample():

@@ -1,4 +1,4 @@
-"""Small things as text: plain mappings and lists, calibrations, sky maps, crosstalk, notes.
+"""Small things as text: plain mappings and lists, calibrations, sky maps, notes.
 
 Keys are sorted and floats written in full: the same value gives the same bytes and comes back the same.
 """
@@ -16,15 +16,12 @@ import numpy as np
 import yaml
 
 from apstream.errors import BadFile, FileMissing
-from apstream.model.crosstalk import Crosstalk
 from apstream.model.defects import Defects
 from apstream.model.geometry import Box
 from apstream.model.photocalib import PhotoCalib
 from apstream.model.skymap import SkyMap
 
 __all__ = [
-    "crosstalk_from",
-    "crosstalk_to",
     "defects_from",
     "defects_to",
     "photo_calib_from",
@@ -108,19 +105,6 @@ def photo_calib_from(values: Any) -> PhotoCalib:
 def skymap_from(values: Any) -> SkyMap:
     """Make a sky map of what `SkyMap.to_dict` gave."""
     return SkyMap.from_dict(values)
-
-
-def crosstalk_to(value: Crosstalk) -> dict[str, Any]:
-    """Return amplifier names and one row of coefficients per victim."""
-    rows = dict(zip(value.names, value.matrix.tolist(), strict=True))
-    return {"amplifiers": list(value.names), "fraction_of_each_seen_in": rows}
-
-
-def crosstalk_from(values: Any) -> Crosstalk:
-    """Make crosstalk of what `crosstalk_to` gave."""
-    names = tuple(str(name) for name in values["amplifiers"])
-    rows = values["fraction_of_each_seen_in"]
-    return Crosstalk(names, np.array([rows[name] for name in values["amplifiers"]], float))
 
 
 def defects_to(value: Defects) -> dict[str, Any]:

@@ -17,19 +17,27 @@ from apstream.model.crosstalk import Crosstalk
 from apstream.model.defects import Defects
 from apstream.model.exposures import Background, CalExp, CharacterizedExposure, DifferenceImage, Exposure
 from apstream.model.geometry import Box
+from apstream.model.linearity import Linearity
 from apstream.model.photocalib import PhotoCalib
 from apstream.model.products import SkyCircle
 from apstream.model.psf import Psf
 from apstream.model.skymap import SkyMap
 from apstream.model.sources import INSTRUMENTAL_SOURCE, SOURCE
+from apstream.model.transfer import PhotonTransfer
 from apstream.model.transmission import TransmissionCurve
 from apstream.model.wcs import SkyWcs
+from apstream.repo.formats.amplifiers import (
+    crosstalk_from,
+    crosstalk_to,
+    linearity_from,
+    linearity_to,
+    transfer_from,
+    transfer_to,
+)
 from apstream.repo.formats.calibs import read_array, read_array_box, read_defects, write_array, write_defects
 from apstream.repo.formats.catalogs import read_refcat
 from apstream.repo.formats.curves import read_transmission, write_transmission
 from apstream.repo.formats.documents import (
-    crosstalk_from,
-    crosstalk_to,
     photo_calib_from,
     read_json,
     read_text,
@@ -158,6 +166,8 @@ FORMATS: dict[str, Format] = {
     "array": Format(type=np.ndarray, read=read_array, write=write_array, read_box=read_array_box),
     "defects": Format(type=Defects, read=read_defects, write=write_defects),
     "crosstalk": _yaml(Crosstalk, crosstalk_from, crosstalk_to),
+    "linearity": _yaml(Linearity, linearity_from, linearity_to),
+    "photon_transfer": _yaml(PhotonTransfer, transfer_from, transfer_to),
     "skymap": _yaml(SkyMap, skymap_from, SkyMap.to_dict),
     "table": Format(type=pa.Table, read=read_table, write=write_table),
     "stars": _records(SOURCE),
