@@ -112,3 +112,37 @@ def test_an_image_without_one_good_pixel_is_refused(tmp_path: Path, value: float
     path = save(tmp_path / "n.fits", fits.ImageHDU(pixels), GAIN=1.0, SATURATE=60000.0)
     with pytest.raises(NoGoodPixels, match=rf"n\.fits.*{word}"):
         enter(read_external(path, NONE), ExternalConfig())
+
+
+def test_weight_and_mask_of_files_beside_are_used(tmp_path: Path):
+    weight, mask = np.full((300, 260), 0.25, np.float32), np.zeros((300, 260), np.int32)
+    weight[3, 4], mask[5, 6], mask[7, 8] = 0, 2, 1 << 25
+    path = save(tmp_path / "i.fits", fits.ImageHDU(sky()))
+    beside = {
+        "weight_file": save(tmp_path / "w.fits", fits.ImageHDU(weight)),
+        "mask_file": save(tmp_path / "m.fits", fits.ImageHDU(mask)),
+    }
+    image = enter(read_external(path, ExternalOptions(**beside, bad_bits=1 << 25)), ExternalConfig()).image
+    np.testing.assert_allclose(image.variance[100:], 4.0)
+    assert image.mask[3, 4] & MaskPlane.NO_DATA
+    assert image.mask[7, 8] & MaskPlane.BAD
+    assert not image.mask[5, 6]
+
+
+def test_a_weight_of_another_shape_is_named(tmp_path: Path):
+    path = save(tmp_path / "i.fits", fits.ImageHDU(sky()))
+    weight = save(tmp_path / "w.fits", fits.ImageHDU(np.ones((30, 26), np.float32)))
+    with pytest.raises(WrongSize, match=r"w\.fits"):
+        read_external(path, ExternalOptions(weight_file=weight))
+
+
+def test_a_real_stamp_with_its_weight_enters_with_its_noise(shared_data: Path):
+    folder = shared_data / "decam_stamps/testcase8"
+    name = "c4d_171113_060340_{}_r_ls9.N6.fits"
+    options = ExternalOptions(
+        weight_file=folder / name.format("oow"), mask_file=folder / name.format("ood"), gain=4.0, band="r"
+    )
+    exposure = enter(read_external(folder / name.format("ooi"), options), ExternalConfig())
+    steps = np.abs(np.diff(exposure.image.image, axis=1))  # a galaxy fills the stamp; neighbours share its light
+    scatter = 1.4826 * np.median(steps) / np.sqrt(2)
+    assert scatter == pytest.approx(np.sqrt(np.median(exposure.image.variance)), rel=0.05)

@@ -1,9 +1,9 @@
-"""Plain FITS images from anywhere: SCI/VAR/ERR/MASK/DQ extensions are used when they are there."""
+"""Plain FITS images from anywhere: SCI/VAR/ERR/MASK/DQ extensions are used when they are there, or files beside."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from apstream.model.ids import VisitDetector
 from apstream.model.mask import MaskPlane
 from apstream.model.wcs import SkyWcs
 from apstream.repo.formats.hdus import float_image, int_image, open_fits
+from apstream.repo.formats.sdss import sdss_image, sdss_middle
 
 __all__ = ["ExternalOptions", "read_external"]
 
@@ -44,6 +45,9 @@ class ExternalOptions(BaseModel):
     saturation: float | None = Field(None, gt=0, description="Counts; default: SATURATE, ... or a plateau at the top")
     bad_bits: int | None = Field(None, description="Mask bits that mean bad; default: every nonzero value")
     hdu: int | str | None = Field(None, description="Extension of the image; default: SCI, IMAGE or the first image")
+    variance_file: Path | None = Field(None, description="FITS image of the variance, in the square of the counts")
+    weight_file: Path | None = Field(None, description="FITS image of 1 / variance; zero: no data")
+    mask_file: Path | None = Field(None, description="FITS image of the mask, with bits as for bad_bits")
     band: str = Field("", description="Band; default: FILTER of the header")
 
 
@@ -69,14 +73,21 @@ def read_external(path: Path | str, options: ExternalOptions) -> ExternalImage:
         header.update(image.header)
         variance = _variance(hdus, pixels.shape, path)
         bad, saturated = _masks(hdus, pixels.shape, options.bad_bits, path)
-    gain = _gain(header, options, path, needed=variance is None)
+        sdss = sdss_image(hdus, header, pixels, str(path))
+    variance, bad = _given(options, pixels.shape, variance, bad)
+    read_noise = 0.0
+    if sdss is None:
+        gain = _gain(header, options, path, needed=variance is None)
+    else:
+        pixels, variance = sdss.pixels, sdss.variance if variance is None else variance / np.float32(sdss.unit**2)
+        gain, read_noise = options.gain or sdss.gain, sdss.read_noise
     return ExternalImage(
         pixels=pixels,
         bad=bad,
         saturated=saturated,
         variance=variance,
         gain=gain,
-        read_noise=_number(header, _READ_NOISE, options.read_noise, 0.0),
+        read_noise=_number(header, _READ_NOISE, options.read_noise, read_noise),
         saturation=_number(header, _SATURATION, options.saturation, float("inf")),
         info=_info(header, path, options.band),
         wcs=_wcs(header, path),
@@ -107,6 +118,30 @@ def _wcs(header: fits.Header, path: Path) -> SkyWcs | None:
         reason = str(error).strip().splitlines()[-1]
         remedy = "correct its cards, or remove CTYPE1 to match by star patterns"
         raise BadHeader(f"the WCS cannot be used: {reason}", where=str(path), remedy=remedy) from error
+
+
+def _given(
+    options: ExternalOptions, shape: tuple[int, ...], variance: F32 | None, bad: BoolArray
+) -> tuple[F32 | None, BoolArray]:
+    """Put what stands in files of its own in the place of what the image's file has."""
+    if options.variance_file is not None:
+        variance = _beside(options.variance_file, shape, float_image)
+    elif options.weight_file is not None:
+        weight = _beside(options.weight_file, shape, float_image)
+        with np.errstate(divide="ignore"):
+            variance = np.where(weight > 0, 1 / weight, np.float32(np.nan))
+    if options.mask_file is not None:
+        mask = _beside(options.mask_file, shape, int_image)
+        bad = (mask != 0) if options.bad_bits is None else (mask & options.bad_bits) != 0
+    return variance, bad
+
+
+def _beside(path: Path, shape: tuple[int, ...], read: Callable[[Any], Any]) -> Any:
+    with open_fits(path) as hdus:
+        pixels = read(_image_hdu(hdus, None, path))
+    if pixels.shape != shape:
+        raise WrongSize(f"it is {pixels.shape}, the image {shape}", where=str(path), remedy="make them equal")
+    return pixels
 
 
 def _plane(hdus: fits.HDUList, names: Sequence[str], shape: tuple[int, ...], path: Path) -> Any:
@@ -184,7 +219,10 @@ def _middle(header: fits.Header) -> float:
     """Return the middle of the exposure in MJD TAI; NaN if the header does not tell."""
     if isinstance(header.get("MIDMJD"), float):
         return float(header["MIDMJD"])
-    half = _number(header, ("EXPTIME", "EXPOSURE"), None, 0.0) / 2 / 86400
+    exposure = _number(header, ("EXPTIME", "EXPOSURE"), None, 0.0)
+    if (drift := sdss_middle(header, exposure)) is not None:
+        return drift
+    half = exposure / 2 / 86400
     for key, form in (("MJD-OBS", "mjd"), ("DATE-OBS", "fits")):
         try:
             return float(Time(header[key], format=form, scale="utc").tai.mjd) + half
