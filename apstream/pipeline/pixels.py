@@ -19,7 +19,7 @@ from apstream.model.exposures import (
 )
 from apstream.model.external import ExternalImage
 from apstream.model.products import KnownObjects, PixelProducts, SkyCircle
-from apstream.model.refcat import RefCat
+from apstream.model.refcat import RefCat, References
 from apstream.pipeline.config import DifferenceConfig, PairConfig, PixelConfig
 from apstream.pipeline.report import counts
 from apstream.pipeline.stages import stages_of
@@ -35,11 +35,11 @@ __all__ = ["PairResult", "PixelInputs", "PixelResult", "calibrate_raw", "find_di
 class PixelInputs:
     """What a raw frame needs beside itself.
 
-    `reference` fixes positions and fluxes: a catalogue, or an image that the frame is registered on.
+    `reference` fixes positions and fluxes: a catalogue, one for each, or an image that the frame is registered on.
     """
 
     calibs: IsrCalibs
-    reference: RefCat | CalExp
+    reference: RefCat | References | CalExp
     templates: Sequence[TemplateInput]
     known: KnownObjects
 
@@ -82,7 +82,7 @@ def find_dia_sources(
 def calibrate_raw(
     raw: RawExposure,
     calibs: IsrCalibs,
-    reference: RefCat | CalExp | None,
+    reference: RefCat | References | CalExp | None,
     config: PixelConfig,
     watch: Watch = unwatched,
 ) -> CalExp:
@@ -94,7 +94,7 @@ def calibrate_raw(
         characterized = stages.characterize(exposure, config.characterize)
     with watch("calibrate"):
         match reference:
-            case RefCat():
+            case RefCat() | References():
                 return stages.calibrate(characterized, reference, config.calibrate)
             case CalExp():
                 return calibrate_to_reference(characterized, reference, config.registration)
@@ -105,7 +105,7 @@ def calibrate_raw(
 def subtract_pair(
     science: ExternalImage,
     template: ExternalImage,
-    refcat: RefCat | None,
+    refcat: RefCat | References | None,
     config: PairConfig,
     watch: Watch = unwatched,
 ) -> PairResult:

@@ -18,7 +18,7 @@ from apstream.errors import CalibrationFailed, TooFewStars
 from apstream.model.exposures import CalExp, CharacterizedExposure
 from apstream.model.geometry import Box
 from apstream.model.photocalib import PhotoCalib
-from apstream.model.refcat import RefCat
+from apstream.model.refcat import RefCat, References
 from apstream.model.wcs import SkyWcs, separation
 from apstream.tasks.register import instrumental_magnitude, scaled_calexp, usable_stars
 from apstream.tasks.wcsfit import wcs_from_sip
@@ -65,7 +65,7 @@ class _Field:
     x: F64
 
 
-def calibrate(char: CharacterizedExposure, refcat: RefCat, config: CalibrateConfig) -> CalExp:
+def calibrate(char: CharacterizedExposure, reference: RefCat | References, config: CalibrateConfig) -> CalExp:
     """Fit WCS and zero point and return the exposure in nJy.
 
     The header's WCS may be off by `max_offset_arcsec`, `max_rotation_deg` and `max_scale_error`. Catalogue
@@ -85,6 +85,7 @@ def calibrate(char: CharacterizedExposure, refcat: RefCat, config: CalibrateConf
             f"{len(stars)} usable stars; astrometry needs {config.min_matches}",
             remedy="lower the detection threshold or calibrate.min_matches",
         )
+    refcat = References.of(reference).astrometry
     field = _nearby(char, refcat, config)
     match = _match(stars, field, config)
     wcs, first, second, rms = _fit_astrometry(stars, field, match, char.box, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,12 @@ __all__ = ["read_refcat"]
 
 
 def read_refcat(
-    path: Path | str, *, band: str = "", magnitude: str | None = None, region: SkyCircle | None = None
+    path: Path | str,
+    *,
+    band: str = "",
+    magnitude: str | None = None,
+    color: tuple[str, str] | None = None,
+    region: SkyCircle | None = None,
 ) -> RefCat:
     """Read a reference catalogue.
 
@@ -36,6 +42,8 @@ def read_refcat(
         Band whose magnitude is wanted; without a column for it the first magnitude column serves.
     magnitude
         Name of the magnitude column, if it is to be taken by name.
+    color
+        Two bands (or names of magnitude columns) whose difference is the colour; None: no colour.
     region
         Only stars inside. Of a HATS catalogue only the partitions that overlap it are opened.
 
@@ -49,10 +57,11 @@ def read_refcat(
     FileMissing, BadFile, StorageUnavailable
         If the file is not there or cannot be read.
     BadCatalog
-        If position or magnitude columns are missing or no row is usable.
+        If position or magnitude columns, or a band of the colour, are missing, or no row is usable.
     """
     parts, rows, usable = [], 0, False
-    for columns, chosen, data in _pieces(path, band, magnitude, region):
+    wanted = _Wanted(band, magnitude, color)
+    for columns, chosen, data in _pieces(path, wanted, region):
         stars = _stars(columns, chosen, data)
         rows += len(stars)
         stars = stars[np.isfinite(stars["ra"]) & np.isfinite(stars["dec"]) & np.isfinite(stars["mag"])]
@@ -66,16 +75,30 @@ def read_refcat(
     return RefCat(np.concatenate([np.zeros(0, REFCAT_DTYPE), *parts]), str(path))
 
 
-def _pieces(
-    path: Path | str, band: str, magnitude: str | None, region: SkyCircle | None
-) -> Iterator[tuple[StarColumns, Magnitude, Columns]]:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which brightness a reader asked for."""
+
+    band: str
+    magnitude: str | None
+    color: tuple[str, str] | None
+
+    def among(self, columns: StarColumns) -> list[Magnitude]:
+        """Return the magnitude, and after it the two of the colour if there is to be one."""
+        return [columns.choose(self.band, self.magnitude), *(columns.exactly(name) for name in self.color or ())]
+
+
+_Piece = tuple[StarColumns, list[Magnitude], Columns]
+
+
+def _pieces(path: Path | str, wanted: _Wanted, region: SkyCircle | None) -> Iterator[_Piece]:
     if is_hats(path):
-        yield from _hats_pieces(open_hats(path), band, magnitude, region)
+        yield from _hats_pieces(open_hats(path), wanted, region)
         return
     with _local(path) as file:
         columns = find_columns(read_schema(file))
-        chosen = columns.choose(band, magnitude)
-        yield from ((columns, chosen, data) for data in read_chunks(file, columns.needed([chosen])))
+        chosen = wanted.among(columns)
+        yield from ((columns, chosen, data) for data in read_chunks(file, columns.needed(chosen)))
 
 
 @contextmanager
@@ -89,22 +112,26 @@ def _local(path: Path | str) -> Iterator[Path]:
         yield file
 
 
-def _hats_pieces(
-    catalog: Hats, band: str, magnitude: str | None, region: SkyCircle | None
-) -> Iterator[tuple[StarColumns, Magnitude, Columns]]:
+def _hats_pieces(catalog: Hats, wanted: _Wanted, region: SkyCircle | None) -> Iterator[_Piece]:
     columns = find_columns(catalog.schema(region))
-    chosen = columns.choose(band, magnitude)
+    chosen = wanted.among(columns)
     positions = (columns.ra, columns.dec) if columns.in_degrees else None
-    for data in catalog.read(columns.needed([chosen]), region, positions=positions):
+    for data in catalog.read(columns.needed(chosen), region, positions=positions):
         yield columns, chosen, data
 
 
-def _stars(columns: StarColumns, chosen: Magnitude, data: Columns) -> Records:
+def _stars(columns: StarColumns, chosen: list[Magnitude], data: Columns) -> Records:
     ra, dec = columns.positions(data)
     stars = np.zeros(len(ra), REFCAT_DTYPE)
     stars["ra"], stars["dec"] = ra, dec
-    stars["mag"], stars["mag_err"] = columns.brightness(data, chosen)
+    stars["mag"], stars["mag_err"] = columns.brightness(data, chosen[0])
+    stars["color"] = np.nan
+    if len(chosen) == 3:
+        stars["color"] = np.subtract(*(columns.brightness(data, one)[0] for one in chosen[1:]))
     stars["pm_ra"] = columns.motion(data, columns.pm_ra, len(ra))
     stars["pm_dec"] = columns.motion(data, columns.pm_dec, len(ra))
+    stars["pm_err"] = columns.motion(data, columns.pm_err, len(ra))
+    stars["parallax"] = columns.angle_mas(data, columns.parallax, len(ra))
+    stars["pos_err"] = columns.angle_mas(data, columns.pos_err, len(ra))
     stars["epoch"] = columns.epochs(data, len(ra))
     return stars

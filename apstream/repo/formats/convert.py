@@ -23,7 +23,16 @@ from apstream.repo.formats.startables import Columns, read_chunks, read_schema
 
 __all__ = ["Converted", "convert_refcat", "ingest_refcat"]
 
-_UNITS = {"ra": "deg", "dec": "deg", "pm_ra": "mas/yr", "pm_dec": "mas/yr", "epoch": "yr"}
+_UNITS = {
+    "ra": "deg",
+    "dec": "deg",
+    "pm_ra": "mas/yr",
+    "pm_dec": "mas/yr",
+    "pm_err": "mas/yr",
+    "parallax": "mas",
+    "pos_err": "mas",
+    "epoch": "yr",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +75,7 @@ def ingest_refcat(sources: Sequence[Path], folder: Path, *, link: bool) -> int:
     return rows
 
 
-def convert_refcat(
-    sources: Sequence[Path], out: Path, *, rows_per_partition: int = ROWS_PER_PARTITION
-) -> Converted:
+def convert_refcat(sources: Sequence[Path], out: Path, *, rows_per_partition: int = ROWS_PER_PARTITION) -> Converted:
     """Convert star tables into one HATS catalogue, in bounded memory.
 
     Parameters
@@ -85,8 +92,9 @@ def convert_refcat(
     -------
     Converted
         Counts. The columns are ``ra`` and ``dec`` (ICRS degrees) and, as far as there are any, ``id``,
-        ``pm_ra`` and ``pm_dec`` (mas/yr, pm_ra with cos dec), ``epoch`` (Julian year), and ``mag_BAND`` with
-        ``mag_err_BAND`` for each band; fluxes become AB magnitudes, magnitudes stay as they are.
+        ``pm_ra``, ``pm_dec`` and ``pm_err`` (mas/yr, pm_ra with cos dec), ``parallax`` and ``pos_err`` (mas),
+        ``epoch`` (Julian year), and ``mag_BAND`` with ``mag_err_BAND`` for each band; fluxes become AB
+        magnitudes, magnitudes stay as they are.
 
     Raises
     ------
@@ -173,6 +181,12 @@ def _table(columns: StarColumns, data: Columns, ra: F64, dec: F64) -> pa.Table:
     if columns.pm_ra and columns.pm_dec:
         for key, name in (("pm_ra", columns.pm_ra), ("pm_dec", columns.pm_dec)):
             arrays[key] = pa.array(columns.motion(data, name, len(ra)), pa.float32())
+    if columns.parallax:
+        arrays["parallax"] = pa.array(columns.angle_mas(data, columns.parallax, len(ra)), pa.float32())
+    if columns.pos_err:
+        arrays["pos_err"] = pa.array(columns.angle_mas(data, columns.pos_err, len(ra)), pa.float32())
+    if columns.pm_err:
+        arrays["pm_err"] = pa.array(columns.motion(data, columns.pm_err, len(ra)), pa.float32())
     if columns.epoch:
         arrays["epoch"] = pa.array(columns.epochs(data, len(ra)))
     for magnitude in columns.magnitudes:

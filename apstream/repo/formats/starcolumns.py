@@ -19,6 +19,9 @@ __all__ = ["Magnitude", "StarColumns", "TableSchema", "find_columns", "magnitude
 _RA = ("ra", "ra_deg", "raj2000", "ra_icrs", "coord_ra", "alpha_j2000", "_raj2000", "raj2000_deg")
 _DEC = ("dec", "dec_deg", "decj2000", "dej2000", "de_icrs", "dec_icrs", "coord_dec", "delta_j2000", "_dej2000")
 _PM_RA, _PM_DEC = ("pmra", "pm_ra", "pm_ra_masyr"), ("pmdec", "pmde", "pm_dec", "pm_dec_masyr")
+_PM_ERR = ("pm_err", "pmra_error", "pm_ra_err", "pmraerr", "e_pmra")
+_POSITION_ERR = ("pos_err", "ra_error", "ra_err", "raerr", "e_ra_icrs", "e_raj2000", "coord_raerr")
+_PARALLAX = ("parallax", "plx")
 _EPOCH = ("epoch", "ref_epoch", "epochyr", "mean_epoch")
 _ID = ("id", "source_id", "sourceid", "object_id", "objectid", "objid", "obj_id")
 #: Names of magnitude columns; the group is the band. The first that finds a band has it.
@@ -38,6 +41,7 @@ _DEFAULT_MAG_ERR = 0.02
 _FAINTEST = 50.0  # beyond it stand codes for "not measured": 99, -999
 _RADIAN = 180 / np.pi
 _MAS = {"rad/yr": _RADIAN * 3.6e6, "arcsec/yr": 1e3, "deg/yr": 3.6e6, "mas/yr": 1.0}
+_SMALL_ANGLES = {"mas": 1.0, "arcsec": 1e3, "deg": 3.6e6, "rad": _RADIAN * 3.6e6, "uas": 1e-3}
 _NJY = {"njy": 1.0, "ujy": 1e3, "mjy": 1e6, "jy": 1e9}
 #: No star moves faster than 5e-5 rad/yr (Barnard's); a larger number without a unit is arcsec/yr.
 _FASTEST = 1e-4
@@ -101,10 +105,14 @@ class StarColumns:
     epoch: str | None
     id: str | None
     magnitudes: tuple[Magnitude, ...]
+    parallax: str | None = None
+    pos_err: str | None = None
+    pm_err: str | None = None
 
     def needed(self, magnitudes: Iterable[Magnitude], *, with_id: bool = False) -> list[str]:
         """Return the names of the columns to read for these magnitudes."""
         names = [self.ra, self.dec, self.pm_ra, self.pm_dec, self.epoch, self.id if with_id else None]
+        names += [self.parallax, self.pos_err, self.pm_err]
         names += [name for m in magnitudes for name in (m.column, m.error)]
         return list(dict.fromkeys(name for name in names if name))
 
@@ -137,6 +145,19 @@ class StarColumns:
         if not self.magnitudes:
             raise missing_column(self.schema, f"a magnitude in band {band!r}" if band else "a magnitude")
         return self.magnitudes[0]
+
+    def exactly(self, name: str) -> Magnitude:
+        """Return the magnitude of a band or a column of that name, and never another.
+
+        Raises
+        ------
+        BadCatalog
+            If there is none.
+        """
+        wanted = {name.lower(), f"phot_{name.lower()}_mean"}
+        if found := next((m for m in self.magnitudes if m.band in wanted or m.column.lower() in wanted), None):
+            return found
+        return self._named(name.lower(), {n.lower(): n for n in self.schema.units}, f"the magnitude {name!r}")
 
     def _named(self, name: str, lower: Mapping[str, str], what: str) -> Magnitude:
         for known in self.magnitudes:
@@ -173,6 +194,14 @@ class StarColumns:
             fast = bool(np.any(np.abs(values) > _FASTEST))
             unit = "mas/yr" if not self.schema.lsst else "arcsec/yr" if fast else "rad/yr"
         return values * _MAS[unit]
+
+    def angle_mas(self, data: Mapping[str, Values], name: str | None, rows: int) -> F64:
+        """Return a parallax or the error of a position in mas, NaN where there is none or its unit is not known."""
+        if name is None:
+            return np.full(rows, np.nan)
+        unit = self.schema.units[name].lower().replace(" ", "").removesuffix("onds").removesuffix("ond")
+        unit = {"": "rad" if self.schema.lsst else "mas", "milliarcsec": "mas"}.get(unit, unit)
+        return _floats(data[name]) * _SMALL_ANGLES.get(unit, np.nan)
 
     def epochs(self, data: Mapping[str, Values], rows: int) -> F64:
         """Return the epochs as Julian years, from years, MJD, JD or Unix seconds; NaN where there is none."""
@@ -222,7 +251,8 @@ def find_columns(schema: TableSchema) -> StarColumns:
         If no column is known as right ascension or declination.
     """
     lower = {name.lower(): name for name in schema.units}
-    columns = {"pm_ra": _PM_RA, "pm_dec": _PM_DEC, "epoch": _EPOCH}
+    columns = {"pm_ra": _PM_RA, "pm_dec": _PM_DEC, "pm_err": _PM_ERR, "epoch": _EPOCH}
+    columns |= {"parallax": _PARALLAX, "pos_err": _POSITION_ERR}
     found = {key: next((lower[n] for n in names if n in lower), None) for key, names in columns.items()}
     everything = lower | {name.lower(): name for name in schema.others}
     return StarColumns(
