@@ -75,12 +75,16 @@ class RawExposure:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Exposure:
-    """An image whose instrument signature is removed, in electrons (or the unit it came in)."""
+    """An image whose instrument signature is removed, in electrons (or the unit it came in).
+
+    `psf` is the one that came with the image, if any did.
+    """
 
     image: MaskedImage
     info: ExposureInfo
     wcs: SkyWcs | None
     metrics: dict[str, float] = field(default_factory=dict)
+    psf: Psf | None = None
 
     @property
     def box(self) -> Box:

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -77,7 +78,7 @@ def test_a_stage_is_where_the_table_says(stage: tuple[str, str, str, str, str]) 
     path, verb, config, key, arrays = stage
     module = importlib.import_module(path.replace("/", "."))
     assert callable(getattr(module, verb))
-    assert any(field_type(tree, key) is getattr(module, config) for tree in TREES)
+    assert getattr(module, config) in {kind for tree in TREES for kind in field_types(tree, key)}
     source = "".join(p.read_text() for p in (ROOT / "apstream").rglob("*.py") if imported_by(module.__name__, p))
     for used in re.findall(r"apstream/arrays/(\w+)\.py", arrays):
         assert re.search(rf"apstream\.arrays\.{used} import|apstream\.arrays import {used}\b", source), used
@@ -90,14 +91,14 @@ def imported_by(module: str, path: Path) -> bool:
     return path in {own, *(ROOT / (name.replace(".", "/") + ".py") for name in below)}
 
 
-def field_type(tree: type[BaseModel], dotted: str) -> object:
-    scope: object = tree
+def field_types(tree: type[BaseModel], dotted: str) -> set[object]:
+    """What a setting may be: its type, or the members of a union such as ``Config | None``."""
+    scopes: set[object] = {tree}
     for name in dotted.split("."):
-        fields = scope.model_fields if isinstance(scope, type) and issubclass(scope, BaseModel) else {}
-        if name not in fields:
-            return None
-        scope = fields[name].annotation
-    return scope
+        models = [scope for scope in scopes if isinstance(scope, type) and issubclass(scope, BaseModel)]
+        kinds = [model.model_fields[name].annotation for model in models if name in model.model_fields]
+        scopes = {kind for union in kinds for kind in (get_args(union) or (union,))}
+    return scopes
 
 
 def loads(*examples: str) -> bool:
@@ -121,4 +122,4 @@ def test_paths_are_read_right() -> None:
     text = "see `apstream/nowhere.py`, apstream/errors.py::Nothing and `tests/architecture/test_docs.py::stages`."
     assert wrong_paths(text) == ["apstream/nowhere.py", "apstream/errors.py::Nothing"]
     assert LINK.findall("[a](b.md) [c](https://x.org) [d](e.md#f)") == ["b.md", "e.md"]
-    assert field_type(PixelConfig, "isr.nothing") is None
+    assert field_types(PixelConfig, "isr.nothing") == set()

@@ -129,7 +129,9 @@ def stars(rng: Rng, inside: Box, count: int = 6) -> Any:
 def exposure(rng: Rng) -> Exposure:
     inside = box(rng, 9, 13)
     placed = wcs(rng) if rng.random() < 0.7 else None
-    return Exposure(image=masked_image(rng, "electron", inside), info=info(rng), wcs=placed, metrics=metrics(rng))
+    image = masked_image(rng, "electron", inside)
+    supplied = psf(rng, inside) if rng.random() < 0.5 else None
+    return Exposure(image=image, info=info(rng), wcs=placed, metrics=metrics(rng), psf=supplied)
 
 
 def characterized(rng: Rng) -> CharacterizedExposure:

@@ -101,6 +101,12 @@ def psf(file: OurFits) -> Psf:
     return Psf(np.asarray(file.array("PSF"), float), _box_of(file, "PSF"))
 
 
+def _any_psf(file: OurFits) -> Psf | None:
+    """Read the PSF; None only from an exposure that came without one."""
+    without = file.header.get("APSTYPE") == "Exposure" and not file.header.get("APSPSF", False)
+    return None if without else psf(file)
+
+
 def _kernel(file: OurFits) -> MatchingKernel:
     return MatchingKernel(
         basis=np.asarray(file.array("KBASIS"), float),
@@ -198,7 +204,7 @@ PARTS: Mapping[str, Callable[[OurFits], Any]] = {
     "photo_calib": _photo_calib,
     "pixels": _pixels,
     "polygon": _polygon,
-    "psf": psf,
+    "psf": _any_psf,
     "stars": stars,
     "variance": _variance,
     "wcs": _wcs,

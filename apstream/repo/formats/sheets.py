@@ -44,6 +44,8 @@ def primary_header(value: AnyExposure) -> fits.Header:
     header.append(exact_card("EXPTIME", info.exposure_s, "[s]"))
     header.append(exact_card("RA", info.ra, "[deg] pointing"))
     header.append(exact_card("DEC", info.dec, "[deg] pointing"))
+    if isinstance(value, Exposure) and value.psf is not None:
+        header["APSPSF"] = (True, "a PSF came with the image")
     if isinstance(value, CalExp):
         header.extend(exact_card(key, getattr(value.photo_calib, name)) for key, name in _CALIB.items())
     if isinstance(value, CharacterizedExposure):
@@ -57,7 +59,7 @@ def primary_header(value: AnyExposure) -> fits.Header:
 def exposure_hdus(value: AnyExposure) -> list[Any]:
     """Return the HDUs after the primary one."""
     hdus = _planes(value.image, value.wcs)
-    if not isinstance(value, Exposure):
+    if value.psf is not None:
         hdus.append(psf_hdu(value.psf))
     if isinstance(value, CalExp | CharacterizedExposure):
         hdus.append(records_hdu("STARS", value.stars))
