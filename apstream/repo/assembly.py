@@ -77,7 +77,7 @@ def getters(value: Any, data_id: DataId, names: Sequence[str]) -> Mapping[str, A
 
 
 def exposure(data_id: DataId, components: Mapping[str, Any], cls: Any) -> CalExp:
-    """Lay components (wcs, calib, psf, ...) over the calexp among them, whatever the class.
+    """Lay components (wcs, calib, psf, mask, ...) over the calexp among them, whatever the class.
 
     A new photometric calibration rescales pixels, variance and star fluxes, which are in nJy by the old one.
     """
@@ -86,14 +86,18 @@ def exposure(data_id: DataId, components: Mapping[str, Any], cls: Any) -> CalExp
         raise BadSettings(f"exposure() needs one calexp among its components, not {len(names)}")
     base: CalExp = components[names[0]]
     others = {_field(name): value for name, value in components.items() if name != names[0] and value is not None}
-    calib = others.pop("photo_calib", None)
+    calib, mask = others.pop("photo_calib", None), others.pop("mask", None)
+    if mask is not None:
+        others["image"] = others.get("image", base.image).with_mask(mask)
     made: CalExp = dataclasses.replace(base, **others)
     return made if calib is None else _recalibrated(made, calib)
 
 
 def exposure_parts(value: CalExp, data_id: DataId, names: Sequence[str]) -> Mapping[str, Any]:
     """Take an exposure apart into the components that `exposure` lays over a calexp."""
-    return {name: value if name in _BASES else getattr(value, _field(name)) for name in names}
+    parts = {name: value if name in _BASES else None for name in names}
+    parts |= {name: getattr(value, _field(name)) for name in names if name not in (*_BASES, "mask")}
+    return parts | ({"mask": value.image.mask} if "mask" in names else {})
 
 
 def concatenate(data_ids: Sequence[DataId], values: Sequence[Any]) -> Any:
@@ -117,7 +121,7 @@ def check_names(assembler: Assembler, cls: Any, names: Sequence[str]) -> str:
         return _unknown(names, offered, f"{cls.__name__} has no setter for")
     if assembler is exposure:
         fields = [field.name for field in dataclasses.fields(CalExp)]
-        return _unknown(names, [*fields, "calib", *_BASES], "an exposure has no")
+        return _unknown(names, [*fields, "calib", "mask", *_BASES], "an exposure has no")
     return ""
 
 

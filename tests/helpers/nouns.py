@@ -286,6 +286,7 @@ SAMPLES: dict[str, Any] = {
     "difference": difference,
     "wcs": wcs,
     "psf": psf,
+    "mask": lambda rng: rng.integers(0, 2**18, (7, 9)).astype(np.int32),
     "background": background,
     "photo_calib": photo_calib,
     "transmission": transmission,

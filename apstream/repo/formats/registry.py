@@ -61,9 +61,12 @@ from apstream.repo.formats.fits import (
 from apstream.repo.formats.parquet import read_records, read_table, records_to_table, write_table
 from apstream.repo.formats.single import (
     read_background,
+    read_mask,
+    read_mask_box,
     read_psf,
     read_wcs,
     write_background,
+    write_mask,
     write_psf,
     write_wcs,
 )
@@ -160,6 +163,7 @@ FORMATS: dict[str, Format] = {
     "difference": _exposure(DifferenceImage, read_difference),
     "wcs": Format(type=SkyWcs, read=read_wcs, write=write_wcs),
     "psf": Format(type=Psf, read=read_psf, write=write_psf),
+    "mask": Format(type=np.ndarray, read=read_mask, write=write_mask, read_box=read_mask_box),
     "background": Format(type=Background, read=read_background, write=write_background),
     "photo_calib": _yaml(PhotoCalib, photo_calib_from, asdict),
     "transmission": Format(type=TransmissionCurve, read=read_transmission, write=write_transmission),

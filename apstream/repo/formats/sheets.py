@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
+from apstream.arrays.types import IntArray
 from apstream.model.cards import exact_card
 from apstream.model.exposures import (
     Background,
@@ -26,7 +27,7 @@ from apstream.model.wcs import SkyWcs
 from apstream.repo.formats.documents import plain_values
 from apstream.repo.formats.layout import records_hdu
 
-__all__ = ["AnyExposure", "background_hdus", "exposure_hdus", "primary_header", "psf_hdu"]
+__all__ = ["AnyExposure", "background_hdus", "exposure_hdus", "mask_hdu", "primary_header", "psf_hdu"]
 
 AnyExposure = Exposure | CharacterizedExposure | CalExp | DifferenceImage
 _CALIB = {"NJYPERU": "njy_per_unit", "NJYERR": "error", "NJYSTARS": "n_stars", "NJYREL": "relative"}
@@ -71,6 +72,12 @@ def exposure_hdus(value: AnyExposure) -> list[Any]:
     return hdus
 
 
+def mask_hdu(mask: IntArray) -> Any:
+    """Return the HDU of a mask, with the value of every plane."""
+    names = fits.Header([(f"MP_{p.name}"[:8], int(p), p.name) for p in MaskPlane])
+    return fits.ImageHDU(mask, header=names, name="MASK")
+
+
 def psf_hdu(psf: Psf) -> Any:
     """Return the HDU of a PSF."""
     return _boxed("PSF", psf.basis, psf.box)
@@ -88,10 +95,9 @@ def _planes(image: MaskedImage, wcs: SkyWcs | None) -> list[Any]:
     header["BUNIT"] = image.unit
     for key, value in (("BOXY0", image.box.y0), ("BOXX0", image.box.x0)):
         header[key] = (value, "first pixel of the box")
-    names = fits.Header([(f"MP_{p.name}"[:8], int(p), p.name) for p in MaskPlane])
     sci = fits.ImageHDU(image.image, name="SCI")
     sci.header.extend(header)
-    return [sci, fits.ImageHDU(image.mask, header=names, name="MASK"), fits.ImageHDU(image.variance, name="VAR")]
+    return [sci, mask_hdu(image.mask), fits.ImageHDU(image.variance, name="VAR")]
 
 
 def _wcs_cards(wcs: SkyWcs, box: Box) -> fits.Header:

@@ -1,22 +1,37 @@
-"""WCS, PSF and background in files of their own, in our FITS layout."""
+"""WCS, PSF, background and mask in files of their own, in our FITS layout."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 from astropy.io import fits
 
-from apstream.errors import BadFile
+from apstream.arrays.types import IntArray
+from apstream.errors import BadFile, WrongSize
 from apstream.model.exposures import Background
+from apstream.model.geometry import Box
 from apstream.model.psf import Psf
 from apstream.model.wcs import SkyWcs
 from apstream.repo.formats.layout import OurFits, open_ours, write_ours
 from apstream.repo.formats.parts import background, psf
-from apstream.repo.formats.sheets import background_hdus, psf_hdu
+from apstream.repo.formats.sheets import background_hdus, mask_hdu, psf_hdu
 
-__all__ = ["read_background", "read_psf", "read_wcs", "write_background", "write_psf", "write_wcs"]
+__all__ = [
+    "read_background",
+    "read_mask",
+    "read_mask_box",
+    "read_psf",
+    "read_wcs",
+    "write_background",
+    "write_mask",
+    "write_psf",
+    "write_wcs",
+]
+
+_MASK = "Mask"
 
 
 def write_wcs(path: Path, value: SkyWcs) -> None:
@@ -58,12 +73,41 @@ def read_background(path: Path) -> Background:
         return background(file)
 
 
+def write_mask(path: Path, value: IntArray) -> None:
+    """Write the mask of an image; TypeError for what is not a 2-D array of int32."""
+    if value.ndim != 2 or value.dtype != np.int32:
+        raise TypeError(f"a mask is 2-D int32, not {value.ndim}-D {value.dtype}: convert it first")
+    write_ours(path, fits.Header([("APSTYPE", _MASK, "what this file holds")]), [mask_hdu(value)])
+
+
+def read_mask(path: Path) -> IntArray:
+    """Read a mask; errors as `open_ours`."""
+    return _mask(path, None)
+
+
+def read_mask_box(source: BinaryIO, box: Box) -> IntArray:
+    """Read the rows of `box` from an open file and return the box; WrongSize if it reaches outside the mask."""
+    return _mask(source, box)
+
+
+def _mask(source: Path | BinaryIO, box: Box | None) -> IntArray:
+    with open_ours(source) as file:
+        _require(file, _MASK)
+        if box is None:
+            return np.asarray(file.array("MASK"))
+        header = file.hdu("MASK").header
+        whole = Box.from_shape((header["NAXIS2"], header["NAXIS1"]))
+        if box.intersect(whole) != box:
+            raise WrongSize(f"{box} is not inside {whole}", where=file.where, remedy="ask for a box inside the mask")
+        return np.ascontiguousarray(file.array("MASK", (box.y0, box.y1))[:, box.x0 : box.x1])
+
+
 def _write(path: Path, value: Any, hdus: Sequence[Any], *, cards: Sequence[fits.Card] = ()) -> None:
     header = fits.Header([("APSTYPE", type(value).__name__, "what this file holds"), *cards])
     write_ours(path, header, hdus)
 
 
-def _require(file: OurFits, kind: type[Any]) -> None:
-    if (found := file.header.get("APSTYPE")) != kind.__name__:
-        message = f"the file holds a {found}, not a {kind.__name__}"
-        raise BadFile(message, where=file.where, remedy=f"name a {kind.__name__}")
+def _require(file: OurFits, kind: type[Any] | str) -> None:
+    name = kind if isinstance(kind, str) else kind.__name__
+    if (found := file.header.get("APSTYPE")) != name:
+        raise BadFile(f"the file holds a {found}, not a {name}", where=file.where, remedy=f"name a {name}")
