@@ -1,4 +1,4 @@
-"""Clipped weighted mean of a stack of aligned images."""
+"""Outliers of a stack of aligned images, and the sum of overlapping ones."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from apstream.arrays.types import F32, BoolArray, FloatArray, IntArray
+from apstream.arrays.types import F32, BoolArray, IntArray
 
 __all__ = [
     "RIM_SHARE",
@@ -19,7 +18,6 @@ __all__ = [
     "finish_sum",
     "masked_median",
     "masked_median_plain",
-    "weighted_mean",
 ]
 
 #: Pixels at the rim of an image count so much where another has full pixels.
@@ -123,46 +121,6 @@ def clip_outliers(stack: F32, variance: F32, good: BoolArray, limits: ClipLimits
             near = maximum_filter(high.view(np.uint8), 2 * limits.grow + 1).view(bool)
             out[k] = high | (near & low)
     return out
-
-
-@njit(cache=True, nogil=True)
-def _accumulate(stack: F32, variance: F32, use: BoolArray, weights: FloatArray, out: F32, noise: F32, count: IntArray) -> None:  # fmt: skip  # noqa: E501
-    n, ny, nx = stack.shape
-    for i in range(ny):
-        for j in range(nx):
-            total, square, weight, m = 0.0, 0.0, 0.0, 0
-            for k in range(n):
-                if use[k, i, j]:
-                    w = weights[k]
-                    total += w * stack[k, i, j]
-                    square += w * w * variance[k, i, j]
-                    weight += w
-                    m += 1
-            count[i, j] = m
-            out[i, j] = total / weight if m else np.nan
-            noise[i, j] = square / (weight * weight) if m else np.nan
-
-
-def weighted_mean(stack: F32, variance: F32, use: BoolArray, weights: FloatArray) -> tuple[F32, F32, NDArray[np.int16]]:
-    """Return the weighted mean, its variance and the number of inputs of every pixel.
-
-    Parameters
-    ----------
-    stack, variance, use : ndarray, shape (n, ny, nx)
-        Values, variances and which of them count.
-    weights : ndarray, shape (n,)
-        One weight per input: weights that follow the source's own noise would change star profiles.
-
-    Returns
-    -------
-    (mean, variance, count)
-        NaN, NaN and zero where nothing counts.
-    """
-    shape = stack.shape[1:]
-    out, noise = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    count = np.empty(shape, np.int16)
-    _accumulate(stack, variance, use, np.asarray(weights, float), out, noise, count)
-    return out, noise, count
 
 
 @njit(cache=True, nogil=True)

@@ -20,19 +20,12 @@ from apstream.model.products import SkyCircle
 from apstream.model.psf import Psf
 from apstream.model.skymap import SkyMap
 from apstream.model.wcs import SkyWcs, separation
-from apstream.tasks.assemble_coadd import (
-    AssembleCoaddConfig,
-    Coadd,
-    WarpedInput,
-    assemble_coadd,
-    matched_input,
-    mean_variance,
-    warped_input,
-)
+from apstream.tasks.assemble_coadd import AssembleCoaddConfig, Coadd, assemble_coadd
 from apstream.tasks.characterize import CharacterizeConfig, characterize
 from apstream.tasks.match_warp import MatchWarpConfig, target_kernel, widest_fwhm
 from apstream.tasks.psf_field import PsfInput
 from apstream.tasks.warp import WarpConfig, wcs_map
+from apstream.tasks.warped_input import WarpedInput, matched_input, mean_variance, warped_input
 
 __all__ = ["CoaddConfig", "CoaddInput", "coadd_patch", "common_psf", "covering_skymap", "sharp_enough", "sharpest"]
 

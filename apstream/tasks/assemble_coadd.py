@@ -1,44 +1,35 @@
-"""Coaddition: a clipped weighted mean of warped exposures, sub-region by sub-region."""
+"""Coaddition: a weighted mean (or another statistic) of warped exposures, sub-region by sub-region."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
-from scipy.ndimage import maximum_filter
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from apstream.arrays.coadd import ClipLimits, clip_outliers, weighted_mean
-from apstream.arrays.match import clip
-from apstream.arrays.types import F32, F64, BoolArray, FloatArray, IntArray
-from apstream.errors import NoGoodPixels
+from apstream.arrays.running_mean import FoundMean, RunningSums, SumBits, add_image, finish_mean, used_input
+from apstream.arrays.types import F32, BoolArray
+from apstream.errors import BadSettings, NoGoodPixels
 from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane, planes
 from apstream.model.psf import Psf
-from apstream.tasks.match_warp import MatchWarpConfig, kernel_half, match_warp, matching_terms
-from apstream.tasks.psf_field import PsfInput, combined_psf
-from apstream.tasks.warp import WarpConfig, warp
+from apstream.tasks.coadd_mask import coadd_mask, ends_of, mark_edges
+from apstream.tasks.coadd_statistics import ClippedMean, Statistic, Values, WeightedMean, sigma_clip, value_of
+from apstream.tasks.find_artifacts import ArtifactConfig, find_artifacts, margin_of
+from apstream.tasks.psf_field import CoaddPsf, combined_psf
+from apstream.tasks.warped_input import WarpedInput
 
-__all__ = [
-    "AssembleCoaddConfig",
-    "Coadd",
-    "WarpedInput",
-    "assemble_coadd",
-    "matched_input",
-    "mean_variance",
-    "warped_input",
-]
+__all__ = ["AssembleCoaddConfig", "Coadd", "Skipped", "assemble_coadd", "usable_inputs"]
 
-
-#: Pixels of a source around those that a part maps to: the interpolation kernel, and bends of the map.
-_SOURCE_MARGIN = 8
-#: So far around the pixels of a warp what is missing is filled before it is convolved.
-_RIM = 4
 #: The PSF is called inexact within so many pixels of an input's end.
 _ENDS = 3
+#: Memory for one pixel of one input while all inputs of a sub-region are open: its planes and copies of them.
+_BYTES_PER_PIXEL = 40
+_SMALLEST_SIDE = 32
 
 
 class AssembleCoaddConfig(BaseModel):
@@ -46,53 +37,41 @@ class AssembleCoaddConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    clip_nsigma: float | None = Field(
-        5.0, gt=0, description="Deviations beyond so many standard deviations are clipped; null clips nothing."
+    statistic: Statistic = Field(WeightedMean(), description="How the values of a pixel become one.")
+    artifacts: ArtifactConfig | None = Field(
+        ArtifactConfig(), description="What is left out because other epochs do not show it; null leaves out nothing."
     )
-    clip_fraction: float = Field(
-        0.8, ge=0, description="Fraction of the local brightness that inputs may differ by, for their seeing."
-    )
-    clip_reach_pixels: int = Field(4, ge=0, le=50, description="About the FWHM of a star, pixels.")
-    clip_grow_pixels: int = Field(3, ge=0, le=50, description="How far a clipped spot takes its rim along, pixels.")
     bad_planes: tuple[str, ...] = Field(
         ("NO_DATA", "BAD", "SAT", "CR", "EDGE", "STREAK"), description="Pixels in these planes are left out."
     )
     removed_planes: tuple[str, ...] = Field((), description="Planes that are forgotten before anything else.")
-    subregion_pixels: int = Field(512, ge=16, description="Side of the sub-regions that bound the memory, pixels.")
+    saturated_fraction: float = Field(
+        0.1, ge=0, lt=1, description="SAT is set where more than this fraction of the inputs is saturated."
+    )
+    subregion_pixels: int = Field(1024, ge=16, description="Largest side of the sub-regions, pixels.")
+    memory_mb: int = Field(
+        512, ge=1, description="Memory for the pixels of all inputs of a sub-region; many inputs make it smaller, MB."
+    )
     psf_degree: int = Field(2, ge=0, le=4, description="Degree of the coadd PSF's variation.")
 
+    @field_validator("bad_planes", "removed_planes")
+    @classmethod
+    def _known_planes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        planes(*names)
+        return names
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class WarpedInput:
-    """An exposure on the coadd's grid, opened part by part.
+    @property
+    def keeps_all(self) -> bool:
+        """Whether all inputs of a sub-region must be in memory together."""
+        return self.artifacts is not None or not isinstance(self.statistic, WeightedMean)
 
-    Parameters
-    ----------
-    open
-        Returns the pixels of a box, NaN with NO_DATA where there are none; all inputs in one unit.
-    box
-        Where it may have data.
-    weight
-        One number for the whole input: 1 / mean variance, free of the sources' noise.
-    psf
-        For the PSF of the coadd; None leaves the input out of it.
-    noise_share
-        Which share of the variance plane the scatter of single pixels is; below one where noise is correlated.
-    """
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An input that is not in the coadd, and why."""
 
     name: str
-    open: Callable[[Box], MaskedImage]
-    box: Box
-    weight: float
-    psf: PsfInput | None = None
-    noise_share: float = 1.0
-
-    @classmethod
-    def from_image(cls, name: str, image: MaskedImage, *, psf: Psf | None = None) -> WarpedInput:
-        """Wrap an image that is already on the coadd's grid and in memory."""
-        weight = 1 / mean_variance(image)
-        own = None if psf is None else PsfInput(psf, _same, image.box, weight)
-        return cls(name=name, open=lambda box: _padded(image, box), box=image.box, weight=weight, psf=own)
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -102,139 +81,166 @@ class Coadd:
     Parameters
     ----------
     image
-        Mean, variance and mask; NaN with NO_DATA where no input reaches.
+        Value, variance and mask; NaN with NO_DATA where no input reaches.
     count : ndarray, shape (ny, nx), int16
         Inputs used at every pixel.
-    inputs, weights
-        Names and weights of the inputs, in order.
+    input_map : ndarray, shape (ceil(n / 32), ny, nx), uint32
+        Which: bit k % 32 of plane k // 32 belongs to input k.
+    weight : ndarray, shape (ny, nx), float32
+        Sum of the weights of the inputs used.
+    inputs, weights, scales
+        Names and weights of the inputs, in order, and what their pixels were multiplied by to come to one
+        photometric zero point.
     psf
-        PSF on the coadd's grid; None if no input brought one.
+        PSF on the coadd's grid, a polynomial through that of the inputs; None if no input brought one.
+    exact_psf
+        The PSF at any position, exact where inputs end inside the box.
+    skipped
+        Inputs that could not be used, and why.
     noise_share
         Which share of the variance plane the scatter of single pixels is.
     """
 
     image: MaskedImage
     count: NDArray[np.int16]
+    input_map: NDArray[np.uint32]
+    weight: F32
     inputs: tuple[str, ...]
     weights: tuple[float, ...]
+    scales: tuple[float, ...]
     psf: Psf | None
+    exact_psf: CoaddPsf | None = None
+    skipped: tuple[Skipped, ...] = ()
     noise_share: float = 1.0
 
 
-def assemble_coadd(inputs: Sequence[WarpedInput], target: Box, config: AssembleCoaddConfig) -> Coadd:
-    """Combine aligned inputs on `target` into a clipped weighted mean.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Planes:
+    """The planes of the result, filled part by part."""
 
-    Outliers of three or more inputs (cosmic rays, asteroids, satellites) are dropped; the cores of stars are
+    image: F32
+    variance: F32
+    mask: NDArray[np.int32]
+    weight: F32
+    count: NDArray[np.int16]
+    input_map: NDArray[np.uint32]
+
+    @classmethod
+    def make(cls, n: int, shape: tuple[int, int]) -> _Planes:
+        image, variance, weight = (np.zeros(shape, np.float32) for _ in range(3))
+        input_map = np.zeros((max(1, -(-n // 32)), *shape), np.uint32)
+        return cls(image, variance, np.zeros(shape, np.int32), weight, np.zeros(shape, np.int16), input_map)
+
+
+def assemble_coadd(
+    inputs: Sequence[WarpedInput],
+    target: Box,
+    config: AssembleCoaddConfig,
+    *,
+    extras: Mapping[str, Sequence[Any]] | None = None,
+) -> Coadd:
+    """Combine aligned inputs on `target`.
+
+    What other epochs do not show (asteroids, satellites, cosmic rays) is left out; the cores of stars are
     not, although seeing differs. Where all inputs are masked but have values, the values are used and stay
-    masked. Memory grows with the sub-region and the number of inputs there; the result does not depend on it.
+    masked. Memory depends neither on the size of the coadd's box nor on the number of inputs, beyond the
+    result itself; nor does the result depend on the sub-regions.
+
+    Parameters
+    ----------
+    extras
+        Further inputs of a statistic of one's own, by name: one value for each of `inputs`.
 
     Raises
     ------
     NoGoodPixels
         If no input has data on `target`.
+    BadSettings
+        If an extra has not one value for each input.
     """
-    ordered = [i for i in inputs if not i.box.intersect(target).is_empty]
-    image = np.empty(target.shape, np.float32)
-    variance = np.empty(target.shape, np.float32)
-    mask, count = np.empty(target.shape, np.int32), np.empty(target.shape, np.int16)
-    unit = "nJy"
-    for box in _subregions(target, config.subregion_pixels):
-        part, number = _assemble_part(ordered, box, target, config)
-        where = box.slices(target)
-        image[where], variance[where], mask[where] = part.image, part.variance, part.mask
-        count[where], unit = number, part.unit
-    if not count.any():
+    _check_extras(extras or {}, len(inputs))
+    kept, skipped = usable_inputs(inputs, target)
+    ordered = [inputs[k] for k in kept]
+    chosen = {name: [values[k] for k in kept] for name, values in (extras or {}).items()}
+    out = _Planes.make(len(ordered), target.shape)
+    for box in _subregions(target, _side(len(ordered), config)):
+        found = _assemble_part(ordered, box, target, config, chosen)
+        _place(out, found, box.slices(target))
+    mark_edges(out.mask, out.weight)
+    if not out.count.any():
         raise NoGoodPixels(
-            f"none of {len(inputs)} inputs has data on the coadd's box",
+            f"none of {len(inputs)} inputs has data on the coadd's box" + _listed(skipped),
             remedy="choose exposures that overlap the patch",
         )
-    with_psf = [i.psf for i in ordered if i.psf is not None]
-    return Coadd(
-        image=MaskedImage.make(image, mask, variance, unit, target),
-        count=count,
-        inputs=tuple(i.name for i in ordered),
-        weights=tuple(i.weight for i in ordered),
-        psf=combined_psf(with_psf, target, degree=config.psf_degree) if with_psf else None,
-        noise_share=float(np.average([i.noise_share for i in ordered], weights=[i.weight for i in ordered])),
+    unit = ordered[0].unit
+    return _with_inputs(
+        MaskedImage.make(out.image, out.mask, out.variance, unit, target), out, ordered, skipped, config
     )
 
 
-def warped_input(
-    name: str, read: Callable[[Box], MaskedImage], source: PsfInput, *, box: Box, config: WarpConfig
-) -> WarpedInput:
-    """Make an input that is read and warped when a part is asked for.
+def usable_inputs(inputs: Sequence[WarpedInput], target: Box) -> tuple[list[int], list[Skipped]]:
+    """Return the places of the inputs that can be used on `target`, and the others with their reasons.
 
-    Parameters
-    ----------
-    read
-        Returns at least the pixels of a box of the exposure.
-    source
-        PSF, box and weight of the exposure, and the map of coadd pixels to its own.
-    box
-        Where on the coadd the exposure has data; the coadd's box will do.
+    Inputs that do not reach `target` are in neither list.
     """
-
-    def open_part(part: Box) -> MaskedImage:
-        needed = _source_box(source, part)
-        return _empty(part) if needed.is_empty else warp(read(needed), source.pixel_map, part, config)
-
-    return WarpedInput(name=name, open=open_part, box=box, weight=source.weight, psf=source)
-
-
-def _source_box(source: PsfInput, part: Box) -> Box:
-    """Return the pixels of the exposure that a part of the coadd is interpolated from."""
-    ys, xs = (np.linspace(a - 0.5, b - 0.5, 9) for a, b in ((part.y0, part.y1), (part.x0, part.x1)))
-    y, x = source.pixel_map(*(v.ravel() for v in np.meshgrid(ys, xs, indexing="ij")))
-    if not (np.isfinite(y).all() and np.isfinite(x).all()):
-        return source.box
-    low, high = (int(np.floor(y.min())), int(np.floor(x.min()))), (int(np.ceil(y.max())), int(np.ceil(x.max())))
-    return Box(*low, *high).grow(_SOURCE_MARGIN).intersect(source.box)
+    kept, skipped = [], []
+    with_psf = any(item.psf is not None for item in inputs)
+    for k, item in enumerate(inputs):
+        if item.box.intersect(target).is_empty:
+            continue
+        reason = item.fault(needs_psf=with_psf)
+        if reason:
+            skipped.append(Skipped(item.name, reason))
+        else:
+            kept.append(k)
+    return kept, skipped
 
 
-def matched_input(direct: WarpedInput, target: F64, config: MatchWarpConfig) -> WarpedInput:
-    """Make of an input with a PSF one whose PSF is `target`, shape (h, w), everywhere; see `match_warp`."""
-    own = direct.psf
-    if own is None:
-        raise ValueError(f"{direct.name} has no PSF to match")
-    reach = kernel_half(own, target, direct.box, config)
-    middle = matching_terms(own, target, direct.box, reach, config)[0]
+def _check_extras(extras: Mapping[str, Sequence[Any]], n: int) -> None:
+    for name, values in extras.items():
+        if len(values) != n:
+            raise BadSettings(f"{name} has {len(values)} values for {n} inputs", remedy="give one value for each input")
 
-    def open_part(part: Box) -> MaskedImage:
-        warped = direct.open(part.grow(reach))
-        here = _data_box(warped)
-        if here.is_empty:
-            return warped.cutout(part)
-        matched = match_warp(warped.cutout(here), matching_terms(own, target, here, reach, config))
-        return _padded(matched, part)
 
-    return replace(
-        direct,
-        open=open_part,
-        psf=PsfInput(Psf(target[None], direct.box), _same, direct.box, direct.weight),
-        noise_share=float(np.square(middle).sum()),
+def _listed(skipped: Sequence[Skipped]) -> str:
+    return "".join(f"; {item.name} was skipped: {item.reason}" for item in skipped[:3])
+
+
+def _with_inputs(
+    image: MaskedImage, out: _Planes, inputs: Sequence[WarpedInput], skipped: list[Skipped], config: AssembleCoaddConfig
+) -> Coadd:
+    sources = [i.psf for i in inputs if i.psf is not None]
+    weights = tuple(i.weight for i in inputs)
+    unseen = [
+        Skipped(item.name, "it has no good pixel here")
+        for k, item in enumerate(inputs)
+        if not used_input(out.input_map, k).any()
+    ]
+    return Coadd(
+        image=image,
+        count=out.count,
+        input_map=out.input_map,
+        weight=out.weight,
+        inputs=tuple(i.name for i in inputs),
+        weights=weights,
+        scales=tuple(i.scale for i in inputs),
+        psf=combined_psf(sources, image.box, degree=config.psf_degree) if sources else None,
+        exact_psf=CoaddPsf.of(sources, image.box) if sources else None,
+        skipped=(*skipped, *unseen),
+        noise_share=float(np.average([i.noise_share for i in inputs], weights=weights)),
     )
 
 
-def _data_box(image: MaskedImage) -> Box:
-    """Return the smallest box around the pixels that have data, and a rim that may be filled."""
-    there = np.isfinite(image.image)
-    rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
-    y, x = image.box.y0, image.box.x0
-    if not rows.size:
-        return Box(y, x, y, x)
-    return Box(y + rows[0], x + columns[0], y + rows[-1] + 1, x + columns[-1] + 1).grow(_RIM).intersect(image.box)
+def _side(n: int, config: AssembleCoaddConfig) -> int:
+    """Return the side of the sub-regions: all that is open of them fits into the memory allowed."""
+    if not config.keeps_all:
+        return config.subregion_pixels
+    whole = np.sqrt(config.memory_mb * 1e6 / (_BYTES_PER_PIXEL * max(n, 1)))
+    return int(np.clip(whole - 2 * _margin(config), _SMALLEST_SIDE, config.subregion_pixels))
 
 
-def mean_variance(image: MaskedImage) -> float:
-    """Return the clipped mean of the variance plane, free of stars; NoGoodPixels if there is none."""
-    values = image.variance[::4, ::4] if min(image.shape) > 64 else image.variance
-    good = np.isfinite(values) & (values > 0)
-    if not good.any():
-        raise NoGoodPixels("no pixel has a positive variance")
-    kept = values[good].astype(float)
-    for _ in range(3):
-        kept = kept[clip(kept, 3.0, floor=1e-6 * float(np.median(kept)))]
-    return float(kept.mean())
+def _margin(config: AssembleCoaddConfig) -> int:
+    return max(_ENDS, margin_of(config.artifacts) if config.artifacts else 0)
 
 
 def _subregions(target: Box, side: int) -> Iterator[Box]:
@@ -243,78 +249,75 @@ def _subregions(target: Box, side: int) -> Iterator[Box]:
             yield Box(y, x, min(y + side, target.y1), min(x + side, target.x1))
 
 
+def _place(out: _Planes, found: FoundMean, where: tuple[slice, slice]) -> None:
+    out.image[where], out.variance[where], out.mask[where] = found.image, found.variance, coadd_mask(found)
+    out.weight[where], out.count[where] = found.weight, found.count
+    out.input_map[:, *where] = found.input_map
+
+
 def _assemble_part(
-    inputs: Sequence[WarpedInput], box: Box, target: Box, config: AssembleCoaddConfig
-) -> tuple[MaskedImage, NDArray[np.int16]]:
-    limits = _limits(config)
-    wide = box.grow(max(_ENDS, limits.margin if limits else 0)).intersect(target)
-    here = [i for i in inputs if not i.box.intersect(wide).is_empty]
-    if not here:
-        return _empty(box), np.zeros(box.shape, np.int16)
-    parts = [i.open(wide) for i in here]
-    stack, variance = (np.stack([getattr(p, name) for p in parts]) for name in ("image", "variance"))
-    mask = np.stack([p.mask for p in parts]) & ~planes(*config.removed_planes)
-    valid = np.isfinite(stack) & np.isfinite(variance) & ((mask & MaskPlane.NO_DATA) == 0)
-    good = valid & ((mask & planes(*config.bad_planes)) == 0)
-    clipped = np.zeros(stack.shape, bool)
-    if limits is not None:
-        share = np.array([i.noise_share for i in here], np.float32)[:, None, None]
-        clipped = clip_outliers(stack, variance * share, good, limits)
-    mask[~valid] |= int(MaskPlane.NO_DATA)
-    ends = ~valid & maximum_filter(valid, (1, 2 * _ENDS + 1, 2 * _ENDS + 1))
-    inner = (slice(None), *box.slices(wide))
-    stack, variance, mask, valid, good, clipped, ends = (
-        np.ascontiguousarray(a[inner]) for a in (stack, variance, mask, valid, good, clipped, ends)
+    inputs: Sequence[WarpedInput],
+    box: Box,
+    target: Box,
+    config: AssembleCoaddConfig,
+    extras: Mapping[str, Sequence[Any]],
+) -> FoundMean:
+    wide = box.grow(_margin(config)).intersect(target)
+    here = [k for k, item in enumerate(inputs) if not item.box.intersect(wide).is_empty]
+    bits = SumBits(
+        no_data=int(MaskPlane.NO_DATA),
+        bad=planes(*config.bad_planes),
+        edge=int(MaskPlane.EDGE),
+        saturated=int(MaskPlane.SAT),
     )
-    use = good & ~clipped
-    use |= valid & ~use.any(axis=0)  # where nothing is clean, what there is; its mask stays
-    mean, noise, count = weighted_mean(stack, variance, use, np.array([i.weight for i in here]))
-    bits = _coadd_mask(mask, use, clipped, ends)
-    return MaskedImage.make(mean, bits, noise, parts[0].unit, box), count
-
-
-def _limits(config: AssembleCoaddConfig) -> ClipLimits | None:
-    if config.clip_nsigma is None:
-        return None
-    return ClipLimits(
-        nsigma=config.clip_nsigma,
-        fraction=config.clip_fraction,
-        reach=config.clip_reach_pixels,
-        grow=config.clip_grow_pixels,
+    sums = RunningSums.zeros(max(len(inputs), 1), box.shape)
+    inner = box.slices(wide)
+    opened = (_opened(inputs[k], wide, config) for k in here)
+    clipped: BoolArray | None = None
+    if config.keeps_all:
+        parts = list(opened)
+        clipped = _left_out(parts, [inputs[k] for k in here], bits, config)
+        opened = (part for part in parts)
+    for n, (k, part) in enumerate(zip(here, opened, strict=True)):
+        out = None if clipped is None else clipped[n][inner]
+        planes_here = (part.image[inner], part.variance[inner], part.mask[inner])
+        add_image(sums, planes_here, inputs[k].weight, k, bits, clipped=out, ends=ends_of(part, inner, _ENDS))
+    found = finish_mean(sums, saturated_fraction=config.saturated_fraction)
+    if not here or isinstance(config.statistic, WeightedMean | ClippedMean):
+        return found
+    values = Values(
+        np.stack([p.image[inner] for p in parts]),
+        np.stack([p.variance[inner] for p in parts]),
+        np.stack([used_input(found.input_map, k) for k in here]),
+        np.array([inputs[k].weight for k in here]),
+        {name: [values[k] for k in here] for name, values in extras.items()},
     )
+    value, variance = value_of(values, config.statistic)
+    return replace(found, image=value, variance=variance)
 
 
-def _coadd_mask(mask: IntArray, use: BoolArray, clipped: BoolArray, ends: BoolArray) -> IntArray:
-    """Return the union of the used pixels' planes, and what happened to the others."""
-    out = np.bitwise_or.reduce(np.where(use, mask, 0), axis=0) & ~int(MaskPlane.EDGE)
-    edge = ((mask & MaskPlane.EDGE) != 0) & ~clipped
-    present = (mask & MaskPlane.NO_DATA) == 0
-    for where, bits in (
-        (clipped, MaskPlane.CLIPPED | MaskPlane.INEXACT_PSF),
-        (present & ~use & ~clipped & ~edge, MaskPlane.REJECTED | MaskPlane.INEXACT_PSF),
-        (edge, MaskPlane.SENSOR_EDGE | MaskPlane.INEXACT_PSF),
-        (ends, MaskPlane.INEXACT_PSF),
-        (present & ((mask & MaskPlane.SAT) != 0), MaskPlane.SAT),  # some input lost the star's core here
-    ):
-        out |= np.where(where.any(axis=0), np.int32(bits), 0)
-    return np.asarray(np.where(use.any(axis=0), out, int(MaskPlane.NO_DATA)), np.int32)
+def _opened(item: WarpedInput, box: Box, config: AssembleCoaddConfig) -> MaskedImage:
+    """Open a part of an input on the common flux scale, without the planes that are forgotten."""
+    part = item.open(box)
+    if item.scale != 1.0:
+        part = part.scaled(item.scale, part.unit)
+    forgotten = planes(*config.removed_planes)
+    return part.with_mask(part.mask & ~forgotten) if forgotten else part
 
 
-def _empty(box: Box) -> MaskedImage:
-    nothing = np.full(box.shape, np.nan, np.float32)
-    return MaskedImage.make(nothing, np.full(box.shape, int(MaskPlane.NO_DATA), np.int32), nothing, "nJy", box)
-
-
-def _same(y: FloatArray, x: FloatArray) -> tuple[F64, F64]:
-    return np.asarray(y, float), np.asarray(x, float)
-
-
-def _padded(image: MaskedImage, box: Box) -> MaskedImage:
-    """Return `box` of an image, NaN and NO_DATA beyond its border."""
-    common = image.box.intersect(box)
-    out = _empty(box)
-    planes_out: tuple[F32, IntArray, F32] = (out.image, out.mask, out.variance.copy())
-    if not common.is_empty:
-        for plane, source in zip(planes_out, (image.image, image.mask, image.variance), strict=True):
-            plane[common.slices(box)] = source[common.slices(image.box)]
-    return MaskedImage.make(*planes_out, image.unit, box)
+def _left_out(
+    parts: Sequence[MaskedImage], inputs: Sequence[WarpedInput], bits: SumBits, config: AssembleCoaddConfig
+) -> BoolArray:
+    if not parts:
+        return np.zeros((0, 0, 0), bool)
+    stack, variance = np.stack([p.image for p in parts]), np.stack([p.variance for p in parts])
+    good = np.isfinite(stack) & np.isfinite(variance)
+    for k, part in enumerate(parts):
+        good[k] &= (part.mask & (bits.no_data | bits.bad)) == 0
+        variance[k] *= np.float32(inputs[k].noise_share)
+    out = np.zeros(stack.shape, bool)
+    if config.artifacts is not None:
+        out |= find_artifacts(stack, variance, good, config.artifacts)
+    if isinstance(config.statistic, ClippedMean):
+        out |= sigma_clip(stack, variance, good & ~out, config.statistic)
+    return out

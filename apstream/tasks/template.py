@@ -21,10 +21,10 @@ from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane
 from apstream.model.psf import Psf
 from apstream.model.wcs import SkyWcs
-from apstream.tasks.assemble_coadd import mean_variance
 from apstream.tasks.psf_field import PsfInput, combined_psf
 from apstream.tasks.register import RegisterConfig, register_stars, usable_stars
 from apstream.tasks.warp import PixelMap, WarpConfig, warp, wcs_map
+from apstream.tasks.warped_input import mean_variance
 
 __all__ = ["TemplateConfig", "TemplateInput", "make_template"]
 

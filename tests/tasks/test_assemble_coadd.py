@@ -7,7 +7,8 @@ from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane, planes
 from apstream.model.psf import Psf
-from apstream.tasks.assemble_coadd import AssembleCoaddConfig, WarpedInput, assemble_coadd, mean_variance
+from apstream.tasks.assemble_coadd import AssembleCoaddConfig, assemble_coadd
+from apstream.tasks.warped_input import WarpedInput, mean_variance
 
 BOX = Box(100, 200, 228, 328)
 SKY = 25.0
@@ -164,6 +165,6 @@ def test_no_clipping_when_asked():
     inputs = [
         WarpedInput.from_image(str(k), v[0].with_image(i)) for k, (v, i) in enumerate(zip(found, images, strict=True))
     ]
-    out = assemble_coadd(inputs, BOX, AssembleCoaddConfig(clip_nsigma=None))
+    out = assemble_coadd(inputs, BOX, AssembleCoaddConfig(artifacts=None))
     assert out.image.image[60, 60] > 1e4
     assert (out.count == 4).all()

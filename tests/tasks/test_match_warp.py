@@ -8,9 +8,10 @@ from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane, planes
 from apstream.model.psf import Psf
-from apstream.tasks.assemble_coadd import AssembleCoaddConfig, WarpedInput, assemble_coadd, matched_input
+from apstream.tasks.assemble_coadd import AssembleCoaddConfig, assemble_coadd
 from apstream.tasks.match_warp import MatchWarpConfig, kernel_half, match_warp, matching_terms, target_kernel
 from apstream.tasks.psf_field import PsfInput
+from apstream.tasks.warped_input import WarpedInput, matched_input
 
 BOX = Box(100, 200, 356, 456)
 TARGET_FWHM = 5.0
