@@ -139,7 +139,13 @@ class Background:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class CharacterizedExposure:
-    """A background-subtracted exposure with its PSF, sources and aperture correction."""
+    """A background-subtracted exposure with its PSF, sources and aperture correction.
+
+    Parameters
+    ----------
+    measured : ndarray, shape of `stars`, or None
+        What else was measured of each source, see `model.measurements`.
+    """
 
     image: MaskedImage
     info: ExposureInfo
@@ -149,9 +155,10 @@ class CharacterizedExposure:
     stars: Records
     aperture_correction: float
     metrics: dict[str, float] = field(default_factory=dict)
+    measured: Records | None = None
 
     def __post_init__(self) -> None:
-        _require_dtype(self.stars)
+        _require_rows(self.stars, self.measured)
 
     @property
     def box(self) -> Box:
@@ -161,7 +168,13 @@ class CharacterizedExposure:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class CalExp:
-    """A calibrated exposure: pixels in nJy, with PSF, WCS and photometric calibration."""
+    """A calibrated exposure: pixels in nJy, with PSF, WCS and photometric calibration.
+
+    Parameters
+    ----------
+    measured : ndarray, shape of `stars`, or None
+        What else was measured of each source, fluxes in nJy.
+    """
 
     image: MaskedImage
     info: ExposureInfo
@@ -170,11 +183,12 @@ class CalExp:
     photo_calib: PhotoCalib
     stars: Records
     metrics: dict[str, float] = field(default_factory=dict)
+    measured: Records | None = None
 
     def __post_init__(self) -> None:
         if self.image.unit != "nJy":
             raise ValueError(f"a CalExp is in nJy, not {self.image.unit}")
-        _require_dtype(self.stars)
+        _require_rows(self.stars, self.measured)
 
     @property
     def box(self) -> Box:
@@ -241,9 +255,11 @@ class DifferenceImage:
         return self.image.box
 
 
-def _require_dtype(stars: Records) -> None:
+def _require_rows(stars: Records, measured: Records | None) -> None:
     if stars.dtype != STAR_DTYPE:
         raise ValueError(f"stars must have STAR_DTYPE, not {stars.dtype}")
+    if measured is not None and len(measured) != len(stars):
+        raise ValueError(f"{len(measured)} rows of measurements for {len(stars)} sources")
 
 
 def sky_positions(wcs: SkyWcs | None, y: FloatArray, x: FloatArray) -> tuple[F64, F64]:

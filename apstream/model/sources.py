@@ -1,4 +1,4 @@
-"""The catalogue of sources of one exposure: the stars of characterization with their places on the sky."""
+"""The catalogue of sources of one exposure: positions, fluxes, flags, places on the sky, and what else was measured."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import numpy as np
 
 from apstream.arrays.types import Records
 from apstream.model.exposures import STAR_DTYPE, sky_positions
+from apstream.model.measurements import measured_columns
 from apstream.model.tablespec import Column, TableSpec
 from apstream.model.wcs import SkyWcs
 
-__all__ = ["INSTRUMENTAL_SOURCE", "SOURCE", "source_catalog"]
+__all__ = ["INSTRUMENTAL_SOURCE", "SOURCE", "source_catalog", "with_measured"]
 
 _UNITS = {
     "y": ("pixel", "Row of the centroid, 0-based, absolute."),
@@ -35,7 +36,6 @@ _SKY = (
 )
 
 
-
 def _table(name: str, doc: str, flux_unit: str) -> TableSpec:
     units = {column: (flux_unit if unit == "flux" else unit, text) for column, (unit, text) in _UNITS.items()}
     stars = (Column(column, STAR_DTYPE[column].char, *units[column]) for column in STAR_DTYPE.names or ())
@@ -48,10 +48,32 @@ SOURCE = _table("src", "Sources of one calibrated exposure.", "nJy")
 INSTRUMENTAL_SOURCE = _table("icSrc", "Sources of one exposure before calibration.", "electron")
 
 
-def source_catalog(stars: Records, wcs: SkyWcs | None) -> Records:
-    """Return rows of `SOURCE` or `INSTRUMENTAL_SOURCE`: the stars with ra and dec, NaN without a WCS."""
-    rows = np.zeros(len(stars), SOURCE.dtype)
+def source_catalog(stars: Records, wcs: SkyWcs | None, measured: Records | None = None) -> Records:
+    """Return the stars with ra and dec, NaN without a WCS, and beside them what was measured of each.
+
+    The columns are those of `SOURCE` (or `INSTRUMENTAL_SOURCE`), then those of `measured`.
+    """
+    further = [] if measured is None else measured.dtype.descr
+    rows = np.zeros(len(stars), np.dtype([*SOURCE.dtype.descr, *further]))
     for name in STAR_DTYPE.names or ():
         rows[name] = stars[name]
     rows["ra"], rows["dec"] = sky_positions(wcs, stars["y"], stars["x"])
+    if measured is not None:
+        for name in measured.dtype.names or ():
+            rows[name] = measured[name]
     return rows
+
+
+def with_measured(spec: TableSpec, dtype: np.dtype[np.void]) -> TableSpec:
+    """Return `SOURCE` or `INSTRUMENTAL_SOURCE` with the further columns that `dtype` has.
+
+    Raises
+    ------
+    ValueError
+        If `dtype` does not begin with the columns of `spec`.
+    """
+    names = dtype.names or ()
+    own, further = names[: len(spec.columns)], names[len(spec.columns) :]
+    if own != spec.names or any(dtype[name] != spec.dtype[name] for name in own):
+        raise ValueError(f"rows are not of table {spec.name}")
+    return TableSpec(spec.name, spec.doc, (*spec.columns, *measured_columns(dtype, further, spec["flux"].unit)), ())

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from apstream.errors import BadSettings
 from apstream.model.exposures import CalExp, scaled_stars
+from apstream.model.measurements import scaled_measured
 from apstream.model.photocalib import PhotoCalib
 
 __all__ = [
@@ -159,7 +160,11 @@ def _required(cls: Any, name: str) -> Any:
 def _recalibrated(image: CalExp, calib: PhotoCalib) -> CalExp:
     factor = calib.njy_per_unit / image.photo_calib.njy_per_unit
     return dataclasses.replace(
-        image, image=image.image.scaled(factor, "nJy"), stars=scaled_stars(image.stars, factor), photo_calib=calib
+        image,
+        image=image.image.scaled(factor, "nJy"),
+        stars=scaled_stars(image.stars, factor),
+        measured=scaled_measured(image.measured, factor),
+        photo_calib=calib,
     )
 
 

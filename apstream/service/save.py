@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apstream.model.exposures import ExposureInfo
+from apstream.arrays.types import Records
+from apstream.model.exposures import CalExp, ExposureInfo
 from apstream.model.ids import VisitDetector
 from apstream.model.sources import source_catalog
 from apstream.pipeline.pixels import PixelResult
@@ -51,10 +52,14 @@ def save_result(
     """Store the wanted products of one exposure; a product that is stored stands for what it was made from."""
     put = _Putter(output, data_id_of(result.calexp.info), where)
     calexp = put("calexp", result.calexp, made_from.calibration)
-    put("src", source_catalog(result.calexp.stars, result.calexp.wcs), calexp)
+    put("src", _sources(result.calexp), calexp)
     difference = put("deepDiff_differenceExp", result.pair.difference, (*calexp, *made_from.templates))
     put("deepDiff_diaSrc", result.pair.dia_sources, difference)
     put("processing_metadata", stage_records(result.products.metrics, seconds), difference)
+
+
+def _sources(calexp: CalExp) -> Records:
+    return source_catalog(calexp.stars, calexp.wcs, calexp.measured)
 
 
 def data_id_of(info: ExposureInfo) -> dict[str, Any]:

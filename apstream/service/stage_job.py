@@ -106,7 +106,7 @@ def _characterize(shop: _Shop, job: BatchJob) -> int:
         exposure: Exposure = _get(shop.output, "postISRCCD", job, "apstream isr")
     found = stages_of(shop.config.replace).characterize(exposure, shop.config.characterize)
     shop.put(found, "icExp", read, data_id_of(found.info))
-    shop.put(source_catalog(found.stars, found.wcs), "icSrc", read, data_id_of(found.info))
+    shop.put(source_catalog(found.stars, found.wcs, found.measured), "icSrc", read, data_id_of(found.info))
     return len(found.stars)
 
 
@@ -119,7 +119,7 @@ def _calibrate(shop: _Shop, job: BatchJob) -> int:
         raise DatasetNotFound("no location for refcat with name=main", where=shop.repository.root, remedy=remedy)
     calexp: CalExp = stages_of(shop.config.replace).calibrate(found, reference, shop.config.calibrate)
     shop.put(calexp, "calexp", read, data_id_of(calexp.info))
-    shop.put(source_catalog(calexp.stars, calexp.wcs), "src", read, data_id_of(calexp.info))
+    shop.put(source_catalog(calexp.stars, calexp.wcs, calexp.measured), "src", read, data_id_of(calexp.info))
     return len(calexp.stars)
 
 

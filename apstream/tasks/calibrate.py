@@ -20,6 +20,7 @@ from apstream.model.geometry import Box
 from apstream.model.photocalib import PhotoCalib
 from apstream.model.refcat import RefCat, References
 from apstream.model.wcs import SkyWcs, separation
+from apstream.tasks.find_sources import FindSourcesConfig, find_sources
 from apstream.tasks.register import instrumental_magnitude, scaled_calexp, usable_stars
 from apstream.tasks.wcsfit import wcs_from_sip
 
@@ -51,6 +52,9 @@ class CalibrateConfig(BaseModel):
     max_rms_arcsec: float = Field(0.5, gt=0, description="Largest scatter per axis of a good solution, arcsec.")
     min_photometric_stars: int = Field(3, ge=2, description="Fewest stars of a zero point.")
     min_photometric_snr: float = Field(10.0, gt=0, description="Fainter stars do not shape the zero point.")
+    detection: FindSourcesConfig | None = Field(
+        FindSourcesConfig(), description="Detection before calibration; null: the stars of characterization are used"
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +83,7 @@ def calibrate(char: CharacterizedExposure, reference: RefCat | References, confi
     TooFewStars
         If the image has fewer stars than a solution needs.
     """
+    char = find_sources(char, config.detection)
     stars = usable_stars(char.stars)
     if len(stars) < config.min_matches:
         raise TooFewStars(

@@ -14,8 +14,10 @@ from apstream.arrays.types import F64, Records
 from apstream.errors import TooFewStars
 from apstream.model.exposures import CalExp, CharacterizedExposure, scaled_stars
 from apstream.model.geometry import Box
+from apstream.model.measurements import scaled_measured
 from apstream.model.photocalib import PhotoCalib
 from apstream.model.wcs import SkyWcs
+from apstream.tasks.find_sources import FindSourcesConfig, find_sources
 from apstream.tasks.wcsfit import compose_wcs
 
 __all__ = [
@@ -49,6 +51,10 @@ class RegisterConfig(BaseModel):
     nsigma: float = Field(3.0, gt=1, description="Residuals beyond so many standard deviations are rejected.")
     min_matches: int = Field(6, ge=3, description="Fewest matched stars of a good registration.")
     max_rms_pixels: float = Field(0.8, gt=0, description="Largest scatter per axis of a good one, pixels.")
+    detection: FindSourcesConfig | None = Field(
+        FindSourcesConfig(),
+        description="Detection on an image that is calibrated by registration; null: the stars of characterization",
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -179,6 +185,7 @@ def calibrate_to_reference(char: CharacterizedExposure, reference: CalExp, confi
     TooFewStars
         If the registration fails.
     """
+    char = find_sources(char, config.detection)
     found = register(char, reference, config)
     calib = PhotoCalib(
         njy_per_unit=found.flux_ratio, error=found.flux_ratio_error, n_stars=found.n_matched, relative=True
@@ -220,6 +227,7 @@ def scaled_calexp(char: CharacterizedExposure, wcs: SkyWcs, calib: PhotoCalib, m
         photo_calib=calib,
         stars=scaled_stars(char.stars, calib.njy_per_unit),
         metrics={**char.metrics, **metrics},
+        measured=scaled_measured(char.measured, calib.njy_per_unit),
     )
 
 

@@ -126,6 +126,16 @@ def stars(rng: Rng, inside: Box, count: int = 6) -> Any:
     return rows
 
 
+def measured(rng: Rng, count: int) -> Any:
+    """Measurements of some kind, or none."""
+    if rng.random() < 0.3:
+        return None
+    rows = np.zeros(count, [("parent", "i4"), ("kron_flux", "f8"), ("ixx", "f4"), ("shape_flag", "?"), ("mine", "i8")])
+    rows["parent"], rows["shape_flag"] = rng.integers(0, 99, count), rng.random(count) < 0.5
+    rows["kron_flux"], rows["ixx"], rows["mine"] = rng.normal(size=count), np.nan, rng.integers(-9, 9, count)
+    return rows
+
+
 def exposure(rng: Rng) -> Exposure:
     inside = box(rng, 9, 13)
     placed = wcs(rng) if rng.random() < 0.7 else None
@@ -135,29 +145,31 @@ def exposure(rng: Rng) -> Exposure:
 
 
 def characterized(rng: Rng) -> CharacterizedExposure:
-    inside = box(rng, 9, 13)
+    inside, count = box(rng, 9, 13), int(rng.integers(0, 9))
     return CharacterizedExposure(
         image=masked_image(rng, "electron", inside),
         info=info(rng),
         wcs=wcs(rng) if rng.random() < 0.7 else None,
         psf=psf(rng, inside),
         background=background(rng),
-        stars=stars(rng, inside, int(rng.integers(0, 9))),
+        stars=stars(rng, inside, count),
         aperture_correction=number(rng),
         metrics=metrics(rng),
+        measured=measured(rng, count),
     )
 
 
 def calexp(rng: Rng) -> CalExp:
-    inside = box(rng, 9, 13)
+    inside, count = box(rng, 9, 13), int(rng.integers(0, 9))
     return CalExp(
         image=masked_image(rng, "nJy", inside),
         info=info(rng),
         psf=psf(rng, inside),
         wcs=wcs(rng),
         photo_calib=photo_calib(rng),
-        stars=stars(rng, inside, int(rng.integers(0, 9))),
+        stars=stars(rng, inside, count),
         metrics=metrics(rng),
+        measured=measured(rng, count),
     )
 
 
@@ -256,7 +268,8 @@ def records(rng: Rng, spec: TableSpec) -> Any:
 
 
 def source_rows(rng: Rng) -> Any:
-    return source_catalog(stars(rng, Box(0, 0, 50, 50), int(rng.integers(0, 9))), wcs(rng))
+    count = int(rng.integers(0, 9))
+    return source_catalog(stars(rng, Box(0, 0, 50, 50), count), wcs(rng), measured(rng, count))
 
 
 def plain(rng: Rng, depth: int = 3) -> Any:

@@ -69,7 +69,9 @@ def big(calexp: CalExp) -> CalExp:
     )
     stars = np.zeros(200, calexp.stars.dtype)
     stars["y"], stars["x"] = rng.uniform(1000, 1511, 200), rng.uniform(3000, 3511, 200)
-    return dataclasses.replace(calexp, image=image, stars=stars)
+    measured = np.zeros(200, [("kron_flux", "f8"), ("n_children", "i4")])
+    measured["n_children"] = np.arange(200)
+    return dataclasses.replace(calexp, image=image, stars=stars, measured=measured)
 
 
 @pytest.mark.parametrize("kind", EXPOSURES)
@@ -107,8 +109,9 @@ def test_a_box_is_the_noun_cut_out_and_reads_only_its_rows(tmp_path: Path, big: 
     with CountingFile(tmp_path / "c.fits") as file:
         part = FORMATS["calexp"].read_box(file, box)
         assert file.count < box.shape[0] * 512 * 4 * 3 + 60_000
-    inside = big.stars[box.contains(big.stars["y"], big.stars["x"])]
-    assert same(part, dataclasses.replace(big, image=big.image.cutout(box), stars=inside))
+    inside = box.contains(big.stars["y"], big.stars["x"])
+    stars, measured = big.stars[inside], big.measured[inside]
+    assert same(part, dataclasses.replace(big, image=big.image.cutout(box), stars=stars, measured=measured))
 
 
 @pytest.mark.parametrize("kind", EXPOSURES)
@@ -122,7 +125,9 @@ def test_a_box_of_any_exposure_keeps_its_frame(tmp_path: Path, kind: str):
     if kind == "difference":
         changed["matched_template"] = value.matched_template[2:5, 1:9]
     if hasattr(value, "stars"):
-        changed["stars"] = value.stars[box.contains(value.stars["y"], value.stars["x"])]
+        inside = box.contains(value.stars["y"], value.stars["x"])
+        changed["stars"] = value.stars[inside]
+        changed["measured"] = None if value.measured is None else value.measured[inside]
     assert same(part, dataclasses.replace(value, **changed))
     assert same(part.wcs, value.wcs)
 

@@ -151,12 +151,16 @@ def test_a_user_writes_crosstalk_and_a_curve_by_hand(tmp_path: Path):
 
 
 def test_the_catalogue_of_sources_says_its_units(tmp_path: Path):
-    FORMATS["stars"].write(tmp_path / "src.parquet", SAMPLES["stars"](np.random.default_rng(4)))
-    schema = FORMATS["table"].read(tmp_path / "src.parquet").schema
-    units = {field.name: field.metadata[b"unit"].decode() for field in schema}
-    assert units["ra"] == units["dec"] == "deg"
-    assert units["y"] == "pixel"
-    assert set(units) == set(SOURCE.names)
+    rows = SAMPLES["stars"](np.random.default_rng(4))
+    for name, flux_unit in (("stars", "nJy"), ("instrumental_stars", "electron")):
+        FORMATS[name].write(tmp_path / "src.parquet", rows)
+        schema = FORMATS["table"].read(tmp_path / "src.parquet").schema
+        units = {field.name: field.metadata[b"unit"].decode() for field in schema}
+        assert units["ra"] == units["dec"] == "deg"
+        assert units["y"] == "pixel"
+        assert units["kron_flux"] == units["flux"] == flux_unit
+        assert units["ixx"] == "pixel2"
+        assert tuple(units) == (*SOURCE.names, "parent", "kron_flux", "ixx", "shape_flag", "mine")
 
 
 @pytest.mark.parametrize("value", [{"a": object()}, {"a": {1, 2}}, {"a": b"x"}, {(1, 2): 3}, {True: 1}])

@@ -1,7 +1,7 @@
 """Our FITS files of exposures, whole, by part or by box.
 
 The primary header tells what there is, SCI holds pixels and WCS, then come MASK, VAR and what the stage adds (PSF,
-STARS, KBASIS, ...). A noun is read by reading the part behind each of its fields.
+STARS, MEASURED, KBASIS, ...). A noun is read by reading the part behind each of its fields.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from apstream.model.exposures import CalExp, CharacterizedExposure, DifferenceIm
 from apstream.model.geometry import Box
 from apstream.repo.atomic import atomic_path
 from apstream.repo.formats.layout import FORMAT_VERSION, OurFits, open_ours, write_ours
-from apstream.repo.formats.parts import PARTS, masked_image, matched_template, stars
+from apstream.repo.formats.parts import PARTS, masked_image, matched_template, measured, stars
 from apstream.repo.formats.sheets import AnyExposure, exposure_hdus, primary_header
 
 __all__ = [
@@ -37,6 +37,7 @@ _DERIVED = ("box", "detector", "filter", "mask", "pixels", "polygon", "variance"
 _IN_BOX: dict[str, Callable[[OurFits, Box], Any]] = {
     "image": masked_image,
     "matched_template": matched_template,
+    "measured": measured,
     "stars": stars,
 }
 

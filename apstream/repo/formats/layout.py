@@ -29,6 +29,7 @@ FORMAT_VERSION = 2
 
 _BLOCK = 2880
 _CHUNK = 1 << 18
+_LETTERS = {"L": "?", "I": "i2", "J": "i4", "K": "i8", "E": "f4", "D": "f8"}
 _TYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 
@@ -101,10 +102,22 @@ class OurFits:
             values.byteswap(inplace=True)
         return values.view(values.dtype.newbyteorder("="))
 
-    def records(self, name: str, dtype: np.dtype[np.void]) -> Records:
-        """Return the rows of a table HDU whose columns are those of `dtype`."""
+    def has(self, name: str) -> bool:
+        """Tell whether the file has an HDU of that name."""
+        try:
+            self.hdu(name)
+        except LookupError:
+            return False
+        return True
+
+    def records(self, name: str, dtype: np.dtype[np.void] | None = None) -> Records:
+        """Return the rows of a table HDU; with `dtype`, only if its columns are those."""
         hdu = self.hdu(name)
-        names = [hdu.header[f"TTYPE{number}"] for number in range(1, hdu.header["TFIELDS"] + 1)]
+        columns = range(1, hdu.header["TFIELDS"] + 1)
+        names = [hdu.header[f"TTYPE{number}"] for number in columns]
+        if dtype is None:
+            letters = [hdu.header[f"TFORM{number}"] for number in columns]
+            dtype = np.dtype([(n, _LETTERS[form.lstrip("1")]) for n, form in zip(names, letters, strict=True)])
         if names != list(dtype.names or ()) or hdu.header["NAXIS1"] != dtype.itemsize:
             raise ValueError(f"table {name} has other columns")
         stored = np.empty(hdu.header["NAXIS2"], [(n, _column_type(dtype[n])) for n in names])

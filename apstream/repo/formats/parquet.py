@@ -11,9 +11,10 @@ import pyarrow.parquet
 from apstream.arrays.types import Records
 from apstream.errors import BadFile, FileMissing
 from apstream.model.columns import TableSpec
+from apstream.model.sources import with_measured
 from apstream.repo.atomic import atomic_path
 
-__all__ = ["read_records", "read_table", "records_to_table", "write_records", "write_table"]
+__all__ = ["read_records", "read_sources", "read_table", "records_to_table", "write_records", "write_table"]
 
 
 def records_to_table(records: Records, spec: TableSpec) -> pa.Table:
@@ -63,7 +64,19 @@ def read_table(path: Path) -> pa.Table:
 
 def read_records(path: Path, spec: TableSpec) -> Records:
     """Read records written by `write_records`; errors as `read_table`."""
+    return _records(read_table(path), spec)
+
+
+def read_sources(path: Path, spec: TableSpec) -> Records:
+    """Read a list of sources: the columns of `spec` and whatever measurements stand beside them."""
     table = read_table(path)
+    further = [field for field in table.schema if field.name not in spec.names]
+    columns = [(field.name, field.type.to_pandas_dtype()) for field in further]
+    dtype = np.dtype([*spec.dtype.descr, *columns])
+    return _records(table, with_measured(spec, dtype))
+
+
+def _records(table: pa.Table, spec: TableSpec) -> Records:
     records = spec.empty(len(table))
     for column in spec.columns:
         if column.name not in table.column_names:

@@ -21,7 +21,7 @@ from apstream.model.psf import Psf
 from apstream.model.wcs import SkyWcs
 from apstream.repo.formats.layout import OurFits
 
-__all__ = ["PARTS", "background", "image_box", "masked_image", "matched_template", "psf", "stars"]
+__all__ = ["PARTS", "background", "image_box", "masked_image", "matched_template", "measured", "psf", "stars"]
 
 
 #: Cards of the SCI header that are not about the sky.
@@ -49,6 +49,17 @@ def stars(file: OurFits, box: Box | None = None) -> Records:
     """Read the star list, whole or inside `box`."""
     rows = file.records("STARS", STAR_DTYPE)
     return rows if box is None else rows[box.contains(rows["y"], rows["x"])]
+
+
+def measured(file: OurFits, box: Box | None = None) -> Records | None:
+    """Read what else was measured of the stars, whole or of those inside `box`; None if nothing was."""
+    if not file.has("MEASURED"):
+        return None
+    rows = file.records("MEASURED")
+    if box is None:
+        return rows
+    places = file.records("STARS", STAR_DTYPE)
+    return rows[box.contains(places["y"], places["x"])]
 
 
 def matched_template(file: OurFits, box: Box | None = None) -> F32:
@@ -200,6 +211,7 @@ PARTS: Mapping[str, Callable[[OurFits], Any]] = {
     "kernel": _kernel,
     "mask": _mask,
     "matched_template": matched_template,
+    "measured": measured,
     "metrics": _metrics,
     "photo_calib": _photo_calib,
     "pixels": _pixels,

@@ -22,7 +22,7 @@ from apstream.model.photocalib import PhotoCalib
 from apstream.model.products import SkyCircle
 from apstream.model.psf import Psf
 from apstream.model.skymap import SkyMap
-from apstream.model.sources import INSTRUMENTAL_SOURCE, SOURCE
+from apstream.model.sources import INSTRUMENTAL_SOURCE, SOURCE, with_measured
 from apstream.model.transfer import PhotonTransfer
 from apstream.model.transmission import TransmissionCurve
 from apstream.model.wcs import SkyWcs
@@ -58,7 +58,7 @@ from apstream.repo.formats.fits import (
     read_exposure,
     write_exposure,
 )
-from apstream.repo.formats.parquet import read_records, read_table, records_to_table, write_table
+from apstream.repo.formats.parquet import read_records, read_sources, read_table, records_to_table, write_table
 from apstream.repo.formats.single import (
     read_background,
     read_mask,
@@ -150,6 +150,15 @@ def _records(spec: TableSpec) -> Format:
     )
 
 
+def _sources(spec: TableSpec) -> Format:
+    """Return the format of source lists: the columns of `spec`, and beside them those of measurements."""
+
+    def write(path: Path, value: Any) -> None:
+        write_table(path, records_to_table(value, with_measured(spec, value.dtype)))
+
+    return Format(type=np.ndarray, read=lambda path: read_sources(path, spec), write=write)
+
+
 def _yaml(kind: type[Any], make: Callable[[Any], Any], plain: Callable[[Any], Any]) -> Format:
     return Format(type=kind, read=yaml_reader(make), write=yaml_writer(plain))
 
@@ -174,8 +183,8 @@ FORMATS: dict[str, Format] = {
     "photon_transfer": _yaml(PhotonTransfer, transfer_from, transfer_to),
     "skymap": _yaml(SkyMap, skymap_from, SkyMap.to_dict),
     "table": Format(type=pa.Table, read=read_table, write=write_table),
-    "stars": _records(SOURCE),
-    "instrumental_stars": _records(INSTRUMENTAL_SOURCE),
+    "stars": _sources(SOURCE),
+    "instrumental_stars": _sources(INSTRUMENTAL_SOURCE),
     "dia_source": _records(DIA_SOURCE),
     "yaml": Format(type=(dict, list), read=read_yaml, write=write_yaml),
     "json": Format(type=(dict, list), read=read_json, write=write_json),

@@ -64,6 +64,8 @@ def exposure_hdus(value: AnyExposure) -> list[Any]:
         hdus.append(psf_hdu(value.psf))
     if isinstance(value, CalExp | CharacterizedExposure):
         hdus.append(records_hdu("STARS", value.stars))
+        if value.measured is not None and value.measured.dtype.names:
+            hdus.append(records_hdu("MEASURED", value.measured))
     if isinstance(value, CharacterizedExposure):
         hdus += background_hdus(value.background)
     if isinstance(value, DifferenceImage):
