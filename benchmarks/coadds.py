@@ -87,9 +87,9 @@ class Night:
 def coadd_of(calexps: Sequence[CalExp], config: CoaddConfig) -> CalExp:
     """Return one patch that holds all exposures."""
     inputs = [CoaddInput.of(calexp) for calexp in calexps]
-    skymap = covering_skymap(inputs, patch_size=8192, border=0)
+    tract = covering_skymap(inputs, patch_size=8192, border=0).tract(0)
     kept = sharp_enough(inputs, config)
-    return coadd_patch(kept, skymap, 0, common_psf(kept, skymap.pixel_scale_arcsec, config), config)
+    return coadd_patch(kept, tract, 0, common_psf(kept, tract.pixel_scale_arcsec, config), config).calexp
 
 
 def quality_of(result: PixelResult, truth: pa.Table) -> Quality:

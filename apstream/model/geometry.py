@@ -77,6 +77,14 @@ class Box:
         ys = np.array([self.y0, self.y0, self.y1 - 1, self.y1 - 1], float)
         return ys, np.array([self.x0, self.x1 - 1, self.x1 - 1, self.x0], float)
 
+    def outline(self, steps: int) -> tuple[F64, F64]:
+        """Return y and x of positions around the outer edges of the pixels, `steps` along each side, not closed."""
+        y0, x0, y1, x1 = self.y0 - 0.5, self.x0 - 0.5, self.y1 - 0.5, self.x1 - 0.5
+        t = np.arange(steps) / steps
+        ys = np.concatenate([np.full(steps, y0), y0 + (y1 - y0) * t, np.full(steps, y1), y1 - (y1 - y0) * t])
+        xs = np.concatenate([x0 + (x1 - x0) * t, np.full(steps, x1), x1 - (x1 - x0) * t, np.full(steps, x0)])
+        return ys, xs
+
     @staticmethod
     def bounding(boxes: Iterable[Box]) -> Box:
         """Return the smallest box around all `boxes`."""

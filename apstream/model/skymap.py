@@ -1,56 +1,55 @@
-"""A discrete sky map: one tract, a TAN projection cut into patches, on which coadds are made."""
+"""A sky map: the tracts and patches that coadds are made on, and which of them lie where."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from apstream.arrays.types import F64, FloatArray, IntArray
 from apstream.model.geometry import Box
-from apstream.model.wcs import SkyWcs
+from apstream.model.tilings import Discrete, Grid, Healpix, Rings, Tiling
+from apstream.model.tract import SkyInfo, Tract
+from apstream.model.wcs import SkyWcs, separation
 
 __all__ = ["SkyMap"]
 
+#: Steps along each side of an image by which its outline is followed through the sky.
+_STEPS = 16
 
-@dataclass(frozen=True, eq=True, kw_only=True)
+
+@dataclass(frozen=True)
 class SkyMap:
-    """One tract of square patches around (ra, dec).
+    """Tracts, each with its patches; a patch is named by the numbers of both.
 
-    Patches are numbered row by row from the lowest y and x; their inner boxes tile the tract, their outer
-    boxes overlap their neighbours by twice `border`.
+    Tracts overlap, and so do patches. What belongs to whom is settled: every position within a sky map
+    belongs to one tract (`owner`) and one patch of it (`place`).
 
     Parameters
     ----------
-    ra, dec
-        Centre of the tract, ICRS degrees.
-    pixel_scale_arcsec
-        Arcsec per pixel.
-    patches
-        Patches along y and along x.
-    patch_size, border
-        Side of a patch's inner box, and how far its outer box reaches beyond, pixels.
-    tract
-        A number for data ids.
-
-    Raises
-    ------
-    ValueError
-        If a size is not positive.
+    tiling
+        Given tracts, rings, or HEALPix.
     """
 
-    ra: float
-    dec: float
-    pixel_scale_arcsec: float
-    patches: tuple[int, int]
-    patch_size: int = 4000
-    border: int = 100
-    tract: int = 0
+    tiling: Tiling
 
-    def __post_init__(self) -> None:
-        if min(self.patches) < 1 or self.patch_size < 1 or self.border < 0 or not self.pixel_scale_arcsec > 0:
-            raise ValueError(f"a sky map needs positive sizes: {self}")
+    @classmethod
+    def discrete(cls, tracts: Sequence[Tract]) -> SkyMap:
+        """Make a sky map of given tracts."""
+        return cls(Discrete(tuple(tracts)))
+
+    @classmethod
+    def rings(cls, num_rings: int, grid: Grid) -> SkyMap:
+        """Make a sky map of rings of constant declination, the whole sky; 120 rings give tracts of 1.5 degrees."""
+        return cls(Rings(num_rings, grid))
+
+    @classmethod
+    def healpix(cls, nside: int, grid: Grid) -> SkyMap:
+        """Make a sky map with a tract for each pixel of HEALPix, the whole sky; nside 32 gives 1.8 degrees."""
+        return cls(Healpix(nside, grid))
 
     @classmethod
     def covering(
@@ -63,95 +62,107 @@ class SkyMap:
         patch_size: int = 4000,
         border: int = 100,
     ) -> SkyMap:
-        """Make the smallest square sky map that covers a circle (degrees)."""
-        side = 2 * np.rad2deg(np.tan(np.deg2rad(radius))) * 3600 / pixel_scale_arcsec
-        count = max(1, int(np.ceil(side / patch_size)))
-        if count == 1:
-            patch_size = int(np.ceil(side))
-        return cls(
-            ra=ra,
-            dec=dec,
-            pixel_scale_arcsec=pixel_scale_arcsec,
-            patches=(count, count),
-            patch_size=patch_size,
-            border=border,
+        """Make the sky map of one tract, as small as can be, that covers a circle (degrees)."""
+        tract = Tract.around(
+            ra, dec, radius, pixel_scale_arcsec=pixel_scale_arcsec, patch_size=patch_size, border=border
         )
+        return cls.discrete([tract])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `from_dict` reads."""
-        return {
-            "ra": float(self.ra),
-            "dec": float(self.dec),
-            "pixel_scale_arcsec": float(self.pixel_scale_arcsec),
-            "patches": list(self.patches),
-            "patch_size": self.patch_size,
-            "border": self.border,
-            "tract": self.tract,
-        }
+        return self.tiling.to_dict()
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SkyMap:
-        """Make a sky map from what `to_dict` gave; TypeError names unknown or missing keys."""
-        return cls(**{**values, "patches": tuple(values["patches"])})
+        """Make a sky map from what `to_dict` gave, or from the single tract that sky maps used to be.
+
+        Raises
+        ------
+        TypeError, ValueError, KeyError
+            If keys are unknown or missing, or values impossible.
+        """
+        rest = {key: value for key, value in values.items() if key != "kind"}
+        match values.get("kind"):
+            case None:
+                return cls.discrete([Tract.from_dict({("id" if k == "tract" else k): v for k, v in rest.items()})])
+            case "discrete":
+                return cls(Discrete(tuple(Tract.from_dict(one) for one in rest["tracts"])))
+            case "rings":
+                return cls.rings(rest.pop("num_rings"), Grid(**rest))
+            case "healpix":
+                return cls.healpix(rest.pop("nside"), Grid(**rest))
+            case other:
+                raise ValueError(f"a sky map is discrete, rings or healpix, not {other!r}")
 
     @property
-    def box(self) -> Box:
-        """Inner box of the whole tract."""
-        return Box(0, 0, self.patches[0] * self.patch_size, self.patches[1] * self.patch_size)
+    def kind(self) -> str:
+        """discrete, rings or healpix."""
+        return type(self.tiling).__name__.lower()
 
     @property
-    def n_patches(self) -> int:
-        """Number of patches."""
-        return self.patches[0] * self.patches[1]
+    def tracts(self) -> Sequence[int]:
+        """Numbers of all tracts."""
+        return self.tiling.ids
 
-    @cached_property
-    def wcs(self) -> SkyWcs:
-        """The tract's WCS, which all patches share: their boxes are absolute."""
-        y, x = self.box.center
-        return SkyWcs.tan(self.ra, self.dec, pixel_scale_arcsec=self.pixel_scale_arcsec, y=y, x=x)
+    def tract(self, id: int) -> Tract:
+        """Return a tract by its number; ValueError if there is none."""
+        if id not in self.tracts:
+            raise ValueError(f"no tract {id}: the sky map has {len(self.tracts)}, up to {self.tracts[-1]}")
+        return _tract(self, id)
 
-    def inner_box(self, patch: int) -> Box:
-        """Return the pixels that belong to a patch alone."""
-        row, column = self._place(patch)
-        y0, x0 = row * self.patch_size, column * self.patch_size
-        return Box(y0, x0, y0 + self.patch_size, x0 + self.patch_size)
+    def sky_info(self, tract: int, patch: int) -> SkyInfo:
+        """Return where a patch is; ValueError if there is none."""
+        return self.tract(tract).sky_info(patch)
 
-    def patch_box(self, patch: int) -> Box:
-        """Return the pixels of a patch, border included."""
-        return self.inner_box(patch).grow(self.border)
+    def owner(self, ra: FloatArray | float, dec: FloatArray | float) -> IntArray:
+        """Return the tract that each position (degrees) belongs to, -1 outside the sky map; shape (n,)."""
+        return self.tiling.owner(*_flat(ra, dec))
 
-    def patches_at(self, ra: float, dec: float, radius: float) -> list[int]:
-        """Return the patches that a circle on the sky (degrees) touches."""
-        y, x = (float(v) for v in self.wcs.sky_to_pixel(ra, dec))
-        if not (np.isfinite(y) and np.isfinite(x)):
+    def place(self, ra: FloatArray | float, dec: FloatArray | float) -> tuple[IntArray, IntArray]:
+        """Return the tract and the patch that each position (degrees) belongs to, -1 outside; shape (n,)."""
+        flat_ra, flat_dec = _flat(ra, dec)
+        tracts = self.tiling.owner(flat_ra, flat_dec)
+        patches = np.full(tracts.shape, -1, np.int64)
+        for id in np.unique(tracts[tracts >= 0]):
+            here = tracts == id
+            patches[here] = self.tract(int(id)).patch_of(flat_ra[here], flat_dec[here])
+        return tracts, patches
+
+    def tracts_at(self, ra: float, dec: float, radius: float = 0.0) -> list[int]:
+        """Return the tracts that have a pixel at a position, or within `radius` degrees of it."""
+        return sorted({tract for tract, _ in self.patches_at(ra, dec, radius)})
+
+    def patches_at(self, ra: float, dec: float, radius: float = 0.0) -> list[tuple[int, int]]:
+        """Return (tract, patch) of the patches that a circle on the sky (degrees) touches, borders included."""
+        near = (self.tract(id) for id in self.tiling.near(ra, dec, radius))
+        return [(tract.id, patch) for tract in near for patch in tract.patches_at(ra, dec, radius)]
+
+    def patches_under(self, wcs: SkyWcs, box: Box) -> list[tuple[int, int]]:
+        """Return (tract, patch) of the patches that have a part of an image; its outline is followed on the sky."""
+        ra, dec = wcs.pixel_to_sky(*box.outline(_STEPS))
+        if not (np.isfinite(ra).all() and np.isfinite(dec).all()):
             return []
-        # a degree is longer on the tangent plane than on the sky, by the square of this at most
-        stretch = 1 / np.cos(np.arctan(np.hypot(*self.box.shape) * np.deg2rad(self.pixel_scale_arcsec / 3600)))
-        reach = radius * 3600 / self.pixel_scale_arcsec * stretch**2 + 1
-        return [p for p in range(self.n_patches) if _distance(self.patch_box(p), y, x) <= reach]
+        return self.patches_within(ra, dec)
 
-    def patches_under(self, wcs: SkyWcs, box: Box) -> list[int]:
-        """Return the patches that an image touches; its outline is followed through the sky."""
-        y0, x0, y1, x1 = box.y0 - 0.5, box.x0 - 0.5, box.y1 - 0.5, box.x1 - 0.5
-        t = np.linspace(0, 1, 17)
-        ys = np.concatenate([y0 + (y1 - y0) * t, np.full(17, y1), y1 - (y1 - y0) * t, np.full(17, y0)])
-        xs = np.concatenate([np.full(17, x0), x0 + (x1 - x0) * t, np.full(17, x1), x1 - (x1 - x0) * t])
-        y, x = self.wcs.sky_to_pixel(*wcs.pixel_to_sky(ys, xs))
-        if not np.isfinite(y).all():
-            return []
-        low = (int(np.floor(y.min())), int(np.floor(x.min())))
-        high = (int(np.ceil(y.max())) + 1, int(np.ceil(x.max())) + 1)
-        outline = Box(*low, *high)
-        return [p for p in range(self.n_patches) if not self.patch_box(p).intersect(outline).is_empty]
-
-    def _place(self, patch: int) -> tuple[int, int]:
-        if not 0 <= patch < self.n_patches:
-            raise ValueError(f"patch {patch} is not in [0, {self.n_patches})")
-        return divmod(patch, self.patches[1])
+    def patches_within(self, ra: F64, dec: F64) -> list[tuple[int, int]]:
+        """Return (tract, patch) of the patches that have a part of a region, given by its outline (degrees)."""
+        centre = _middle(ra, dec)
+        radius = float(separation(*centre, ra, dec).max())
+        near = (self.tract(id) for id in self.tiling.near(*centre, radius))
+        return [(tract.id, patch) for tract in near for patch in tract.patches_under(ra, dec)]
 
 
-def _distance(box: Box, y: float, x: float) -> float:
-    # from a position to the nearest pixel of the box
-    dy = max(box.y0 - y, 0.0, y - (box.y1 - 1))
-    dx = max(box.x0 - x, 0.0, x - (box.x1 - 1))
-    return float(np.hypot(dy, dx))
+@lru_cache(maxsize=4096)
+def _tract(skymap: SkyMap, id: int) -> Tract:
+    # kept, for making a WCS takes longer than asking it
+    return skymap.tiling.tract(id)
+
+
+def _flat(ra: FloatArray | float, dec: FloatArray | float) -> tuple[F64, F64]:
+    return np.atleast_1d(np.asarray(ra, float)), np.atleast_1d(np.asarray(dec, float))
+
+
+def _middle(ra: F64, dec: F64) -> tuple[float, float]:
+    a, d = np.deg2rad(ra), np.deg2rad(dec)
+    x, y, z = (np.cos(d) * np.cos(a)).mean(), (np.cos(d) * np.sin(a)).mean(), np.sin(d).mean()
+    return float(np.rad2deg(np.arctan2(y, x)) % 360), float(np.rad2deg(np.arctan2(z, np.hypot(x, y))))

@@ -19,6 +19,7 @@ from apstream.model.photocalib import PhotoCalib
 from apstream.model.products import SkyCircle
 from apstream.model.psf import Psf
 from apstream.model.skymap import SkyMap
+from apstream.model.tract import Tract
 from apstream.model.wcs import SkyWcs, separation
 from apstream.tasks.assemble_coadd import AssembleCoaddConfig, Coadd, assemble_coadd
 from apstream.tasks.characterize import CharacterizeConfig, characterize
@@ -27,7 +28,16 @@ from apstream.tasks.psf_field import PsfInput
 from apstream.tasks.warp import WarpConfig, wcs_map
 from apstream.tasks.warped_input import WarpedInput, matched_input, mean_variance, warped_input
 
-__all__ = ["CoaddConfig", "CoaddInput", "coadd_patch", "common_psf", "covering_skymap", "sharp_enough", "sharpest"]
+__all__ = [
+    "CoaddConfig",
+    "CoaddInput",
+    "CoaddPatch",
+    "coadd_patch",
+    "common_psf",
+    "covering_skymap",
+    "sharp_enough",
+    "sharpest",
+]
 
 
 class CoaddConfig(BaseModel):
@@ -100,6 +110,14 @@ class CoaddInput:
         return self.info.id.instrument, self.info.id.visit, self.info.id.detector
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class CoaddPatch:
+    """A patch of the sky: as a calibrated exposure, and what went into it."""
+
+    calexp: CalExp
+    coadd: Coadd
+
+
 def sharpest(inputs: Sequence[CoaddInput], best: int) -> list[CoaddInput]:
     """Return the inputs with the narrowest PSFs, at most `best` of every detector and band."""
     groups: dict[tuple[str, int], list[CoaddInput]] = {}
@@ -152,8 +170,8 @@ def covering_skymap(inputs: Sequence[CoaddInput], *, patch_size: int, border: in
 
 
 def coadd_patch(
-    inputs: Sequence[CoaddInput], skymap: SkyMap, patch: int, target: F64 | None, config: CoaddConfig
-) -> CalExp:
+    inputs: Sequence[CoaddInput], tract: Tract, patch: int, target: F64 | None, config: CoaddConfig
+) -> CoaddPatch:
     """Combine the exposures that touch a patch into its coadd.
 
     Parameters
@@ -165,8 +183,8 @@ def coadd_patch(
 
     Returns
     -------
-    CalExp
-        Its metrics say how many inputs there are, whether they were matched, and how far the PSF measured
+    CoaddPatch
+        The metrics of its calexp say how many inputs there are, whether they were matched, and how far the PSF measured
         on its stars is from the common one.
 
     Raises
@@ -176,16 +194,17 @@ def coadd_patch(
     TooFewStars
         If there is neither a star nor a PSF.
     """
-    box = skymap.patch_box(patch).intersect(skymap.box)
-    warps = [_warped(item, skymap, box, config) for item in inputs]
+    box = tract.outer_box(patch)
+    warps = [_warped(item, tract, box, config) for item in inputs]
     if target is not None:
         warps = [matched_input(item, target, config.match) for item in warps]
     coadd = assemble_coadd(warps, box, config.assemble)
-    return _as_calexp(coadd, skymap, patch, inputs[0], target is not None, config)
+    calexp = _as_calexp(coadd, tract, patch, inputs[0], target is not None, config)
+    return CoaddPatch(calexp=calexp, coadd=coadd)
 
 
-def _warped(item: CoaddInput, skymap: SkyMap, box: Box, config: CoaddConfig) -> WarpedInput:
-    source = PsfInput(item.psf, wcs_map(skymap.wcs, item.wcs), item.box, item.weight)
+def _warped(item: CoaddInput, tract: Tract, box: Box, config: CoaddConfig) -> WarpedInput:
+    source = PsfInput(item.psf, wcs_map(tract.wcs, item.wcs), item.box, item.weight)
     return warped_input(str(item.info.id), item.read, source, box=box, config=config.warp)
 
 
@@ -199,10 +218,10 @@ def _circle_around(circles: Sequence[SkyCircle]) -> tuple[float, float, float]:
 
 
 def _as_calexp(
-    coadd: Coadd, skymap: SkyMap, patch: int, first: CoaddInput, matched: bool, config: CoaddConfig
+    coadd: Coadd, tract: Tract, patch: int, first: CoaddInput, matched: bool, config: CoaddConfig
 ) -> CalExp:
     """Give a coadd its PSF and stars; where stars are too few, the mean PSF of the inputs serves."""
-    info = _coadd_info(first.info, skymap, patch, config.warp_type)
+    info = _coadd_info(first.info, tract, patch, config.warp_type)
     calib = PhotoCalib(njy_per_unit=1.0, n_stars=0, relative=first.relative)
     metrics = {
         "coadd.n_inputs": float(len(coadd.inputs)),
@@ -210,7 +229,7 @@ def _as_calexp(
         "coadd.psf_matched": float(matched),
     }
     try:
-        exposure = Exposure(image=coadd.image, info=info, wcs=skymap.wcs)
+        exposure = Exposure(image=coadd.image, info=info, wcs=tract.wcs)
         found = characterize(exposure, _for_noise(config.characterize, coadd) if matched else config.characterize)
     except TooFewStars:
         if coadd.psf is None:
@@ -223,7 +242,7 @@ def _as_calexp(
             metrics |= _psf_metrics(psf, coadd.psf)
             psf = coadd.psf
     return CalExp(
-        image=image, info=info, psf=psf, wcs=skymap.wcs, photo_calib=calib, stars=stars, metrics=metrics
+        image=image, info=info, psf=psf, wcs=tract.wcs, photo_calib=calib, stars=stars, metrics=metrics
     )
 
 
@@ -256,12 +275,12 @@ def _psf_metrics(measured: Psf, known: Psf) -> dict[str, float]:
     }
 
 
-def _coadd_info(first: ExposureInfo, skymap: SkyMap, patch: int, warp_type: str) -> ExposureInfo:
+def _coadd_info(first: ExposureInfo, tract: Tract, patch: int, warp_type: str) -> ExposureInfo:
     return replace(
         first,
-        id=VisitDetector("coadd", skymap.tract, patch),
-        ra=skymap.ra,
-        dec=skymap.dec,
+        id=VisitDetector("coadd", tract.id, patch),
+        ra=tract.ra,
+        dec=tract.dec,
         observation_type="coadd",
-        origin=f"tract={skymap.tract} patch={patch} warps={warp_type}",
+        origin=f"tract={tract.id} patch={patch} warps={warp_type}",
     )

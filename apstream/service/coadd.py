@@ -213,19 +213,23 @@ def _coadd_band(
 ) -> None:
     kept, band = sharp_enough(inputs, settings), inputs[0].info.band
     report.left_out += [f"{i.info.id}: {i.widest_arcsec:.2f} arcsec" for i in inputs if i not in kept]
-    target, kept = common_psf(kept, skymap.pixel_scale_arcsec, settings), _in_memory(kept)
-    touched = sorted({patch for item in kept for patch in skymap.patches_under(item.wcs, item.box)})
-    for done, patch in enumerate(touched, start=1):
-        under = [item for item in kept if patch in skymap.patches_under(item.wcs, item.box)]
+    kept = _in_memory(kept)
+    under: dict[tuple[int, int], list[CoaddInput]] = {}
+    for item in kept:
+        for place in skymap.patches_under(item.wcs, item.box):
+            under.setdefault(place, []).append(item)
+    for done, (number, patch) in enumerate(sorted(under), start=1):
+        here, tract = under[number, patch], skymap.tract(number)
+        target = common_psf(kept, tract.pixel_scale_arcsec, settings)
         try:
-            value = coadd_patch(under, skymap, patch, target, settings)
+            value = coadd_patch(here, tract, patch, target, settings)
         except NoGoodPixels as error:
-            report.problems.append(error.at(f"deepCoadd patch={patch}"))
+            report.problems.append(error.at(f"deepCoadd tract={number} patch={patch}"))
             continue
-        made_from = _made_from(repository, under)
-        repository.put(value, "deepCoadd", inputs=made_from, band=band, tract=skymap.tract, patch=patch)
-        report.patches.append(f"deepCoadd band={band} tract={skymap.tract} patch={patch}: {len(under)} inputs")
-        progress(f"coadd {band}", done, len(touched))
+        made_from = _made_from(repository, here)
+        repository.put(value.calexp, "deepCoadd", inputs=made_from, band=band, tract=number, patch=patch)
+        report.patches.append(f"deepCoadd band={band} tract={number} patch={patch}: {len(here)} inputs")
+        progress(f"coadd {band}", done, len(under))
 
 
 def _made_from(repository: Repository, inputs: Sequence[CoaddInput]) -> list[Input]:

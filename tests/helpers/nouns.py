@@ -33,6 +33,8 @@ from apstream.model.psf import Psf
 from apstream.model.skymap import SkyMap
 from apstream.model.sources import source_catalog
 from apstream.model.tablespec import TableSpec
+from apstream.model.tilings import Grid
+from apstream.model.tract import Tract
 from apstream.model.transfer import PhotonTransfer
 from apstream.model.transmission import TransmissionCurve
 from apstream.model.wcs import SkyWcs
@@ -242,7 +244,11 @@ def photon_transfer(rng: Rng) -> PhotonTransfer:
 
 def skymap(rng: Rng) -> SkyMap:
     ra, dec = float(rng.uniform(0, 360)), float(rng.uniform(-90, 90))
-    return SkyMap(ra=ra, dec=dec, pixel_scale_arcsec=float(rng.uniform(0.1, 1)), patches=(3, 4), tract=5)
+    scale = float(rng.uniform(0.1, 1))
+    tract = Tract(id=5, ra=ra, dec=dec, pixel_scale_arcsec=scale, patches=(3, 4))
+    grid = Grid(pixel_scale_arcsec=scale, overlap=float(rng.uniform(0, 1)))
+    kinds = (SkyMap.discrete([tract]), SkyMap.rings(int(rng.integers(3, 200)), grid), SkyMap.healpix(32, grid))
+    return kinds[int(rng.integers(3))]
 
 
 def table(rng: Rng) -> pa.Table:

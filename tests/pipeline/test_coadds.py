@@ -59,8 +59,8 @@ def inputs(widths):
 
 
 def patch(items, config):
-    skymap = covering_skymap(items, patch_size=512, border=0)
-    return coadd_patch(items, skymap, 0, common_psf(items, skymap.pixel_scale_arcsec, config), config)
+    tract = covering_skymap(items, patch_size=512, border=0).tract(0)
+    return coadd_patch(items, tract, 0, common_psf(items, tract.pixel_scale_arcsec, config), config).calexp
 
 
 def test_the_sharpest_are_chosen():

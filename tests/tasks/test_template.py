@@ -12,6 +12,7 @@ from apstream.model.mask import MaskPlane
 from apstream.model.photocalib import PhotoCalib
 from apstream.model.psf import Psf
 from apstream.model.skymap import SkyMap
+from apstream.model.tract import Tract
 from apstream.model.wcs import SkyWcs
 from apstream.tasks.register import scaled_calexp
 from apstream.tasks.template import TemplateConfig, TemplateInput, make_template
@@ -122,11 +123,11 @@ def test_wrong_wcs_falls_back_to_patterns_and_no_wcs_uses_them():
 
 
 def test_patches_of_a_sky_map_merge_without_a_seam():
-    sky = SkyMap(ra=RA, dec=DEC, pixel_scale_arcsec=SCALE, patches=(2, 2), patch_size=200, border=20)
+    tract = Tract(ra=RA, dec=DEC, pixel_scale_arcsec=SCALE, patches=(2, 2), patch_size=200, border=20)
     science = make_science(fwhm=4.0)
-    patches = sky.patches_under(science.wcs, science.box)
-    assert patches == [0, 1, 2, 3]
-    inputs = [make_input(sky.wcs, sky.patch_box(p), name=f"patch {p}") for p in patches]
+    patches = SkyMap.discrete([tract]).patches_under(science.wcs, science.box)
+    assert patches == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    inputs = [make_input(tract.wcs, tract.patch_box(p), name=f"patch {p}") for _, p in patches]
     template = make_template(inputs, science, TemplateConfig())
     assert template.coverage == 1.0
     assert residual(template, science) < 0.01
