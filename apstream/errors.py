@@ -12,11 +12,13 @@
     │   ├── DatasetNotFound                  no location for TYPE with ID
     │   ├── FileMissing                      the file named does not exist
     │   ├── NoTemplateOverlap                template does not cover the exposure
+    │   ├── TooFewFrames                     calibration frames are too few or unusable
     │   └── BadValidity                      calibrations leave a gap or overlap at its time
     ├── UnfitImage              RECORD       the pixels cannot be used
     │   ├── BadFile                          truncated, empty or not FITS
     │   ├── BadHeader                        a required keyword is missing or wrong
     │   ├── WrongSize                        array shape differs from the camera
+    │   ├── MixedFrames                      frames that do not belong in one product
     │   ├── NoGoodPixels                     all NaN, all saturated, all masked
     │   ├── TooFewStars                      PSF, registration or matching impossible
     │   ├── CalibrationFailed                no astrometric or photometric solution
@@ -60,12 +62,14 @@ __all__ = [
     "InvalidEvent",
     "MalformedEvent",
     "MissingInput",
+    "MixedFrames",
     "NoGoodPixels",
     "NoTemplateOverlap",
     "OversizedEvent",
     "SchemaMismatch",
     "StorageUnavailable",
     "SubtractionFailed",
+    "TooFewFrames",
     "TooFewStars",
     "TransientFailure",
     "UnfitImage",
@@ -174,6 +178,10 @@ class NoTemplateOverlap(MissingInput):
     """No template covers the exposure."""
 
 
+class TooFewFrames(MissingInput):
+    """Too few frames are left for a calibration product."""
+
+
 class BadValidity(MissingInput):
     """The spans of calibrations leave a gap, or overlap, at the time of the exposure."""
 
@@ -194,6 +202,10 @@ class BadHeader(UnfitImage):
 
 class WrongSize(UnfitImage):
     """The array shape differs from what the camera or the partner image says."""
+
+
+class MixedFrames(UnfitImage):
+    """Frames of different filters, detectors or kinds do not belong in one calibration product."""
 
 
 class NoGoodPixels(UnfitImage):

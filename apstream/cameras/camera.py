@@ -38,6 +38,8 @@ __all__ = ["DEFAULT_KEYS", "Camera", "HduChoice"]
 KeyName = Literal["visit", "detector", "band", "day"]
 #: Words for data-id keys that every camera understands.
 DEFAULT_KEYS: dict[str, KeyName] = {"filter": "band", "ccd": "detector", "ccdnum": "detector", "date": "day"}
+#: Kinds of frames that no light fell on.
+_WITHOUT_LIGHT = ("bias", "dark")
 _OURS = ("visit", "detector", "band", "day")
 
 _WCS_CARD = re.compile(
@@ -166,7 +168,8 @@ class Camera(BaseModel):
         if not exposure_s >= 0:
             raise BadHeader(f"exposure time is {exposure_s}", where=filename, remedy="correct the header")
         mid = mid_mjd_tai(header, spec.time, exposure_s, where=filename)
-        physical, band = self._filter(header, filename)
+        observed = _optional_text(header, spec.observation_type) or "science"
+        physical, band = self._filter(header, filename, dark=observed in _WITHOUT_LIGHT)
         ra, dec = self._pointing(header, filename)
         visit, number_ = self._visit(header, filename, mid), self.detector_number(header, filename)
         try:
@@ -182,7 +185,7 @@ class Camera(BaseModel):
             ra=ra,
             dec=dec,
             object_name=_optional_text(header, spec.object_name),
-            observation_type=_optional_text(header, spec.observation_type) or "science",
+            observation_type=observed,
             origin=filename,
         )
 
@@ -219,11 +222,19 @@ class Camera(BaseModel):
         centre = wcs.pixel_to_sky(*self.detector(header, where).box.center)
         return float(centre[0]), float(centre[1])
 
-    def _filter(self, header: Header, where: str) -> tuple[str, str]:
-        value = text(header, self.header.filter, what="filter", where=where)
+    def _filter(self, header: Header, where: str, *, dark: bool) -> tuple[str, str]:
+        """Return filter and band; what no light fell on needs no filter that is known."""
+        try:
+            value = text(header, self.header.filter, what="filter", where=where)
+        except BadHeader:
+            if dark:
+                return "none", "none"
+            raise
         for spec in self.filters:
             if re.fullmatch(spec.match, value):
                 return spec.physical or value, spec.band
+        if dark:
+            return value, "none"
         raise BadHeader(
             f"filter {value!r} is not one of {self.name}'s",
             where=where,

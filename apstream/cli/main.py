@@ -59,7 +59,7 @@ def _shown(error: ApstreamError) -> str:
 @cache
 def register() -> None:
     """Attach the commands; imported here so that each file stays thin."""
-    from apstream.cli import alerts, apdb, coadd, demo, repo, run, send, serve, simulate, single, subtract
+    from apstream.cli import alerts, apdb, calib, coadd, demo, repo, run, send, serve, simulate, single, subtract
 
     app.command()(subtract.subtract)
     app.command()(simulate.simulate)
@@ -72,5 +72,6 @@ def register() -> None:
     app.command()(send.send)
     app.command()(demo.demo)
     app.add_typer(repo.app, name="repo")
+    app.add_typer(calib.app, name="calib")
     app.add_typer(apdb.app, name="apdb")
     app.add_typer(alerts.app, name="alerts")

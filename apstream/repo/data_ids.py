@@ -21,7 +21,7 @@ _FIRST_MJD = 15000.0
 #: Words of a data id that say how to find or store a dataset, not which one it is.
 NOT_KEPT = ("suffix", "mjd", "valid", "region")
 #: Keys that any type may be asked with, beside its own.
-_ALWAYS = {"visit", "detector", "band", "day", "tract", "patch", "mjd", "suffix"}
+_ALWAYS = {"visit", "detector", "band", "day", "tract", "patch", "mjd", "suffix", "observation_type"}
 
 
 def normal_data_id(data_id: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:

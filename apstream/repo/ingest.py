@@ -166,7 +166,13 @@ def _is_companion(path: Path, camera: Camera) -> bool:
 
 
 def _raw_id(info: ExposureInfo) -> dict[str, Any]:
-    return {"visit": info.id.visit, "detector": info.id.detector, "band": info.band, "day": _night(info.mid_mjd_tai)}
+    return {
+        "visit": info.id.visit,
+        "detector": info.id.detector,
+        "band": info.band,
+        "day": _night(info.mid_mjd_tai),
+        "observation_type": info.observation_type,
+    }
 
 
 def _night(mjd_tai: float) -> int:

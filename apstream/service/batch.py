@@ -28,6 +28,7 @@ from apstream.settings import load_settings
 __all__ = ["Batch", "BatchJob", "BatchResult", "prepare_batch", "run_batch", "select_raws"]
 
 _DONE_BEFORE = "done before"
+_KIND, _CALIBRATION = "observation_type", ("bias", "dark", "flat")
 _PRODUCTS = RepositorySettings().save
 _GOOD = ("processed", _DONE_BEFORE)
 
@@ -67,6 +68,8 @@ class BatchResult:
 def select_raws(repository: Repository, words: Sequence[str]) -> list[BatchJob]:
     """Return the raws that a selection names, in order of visit and detector.
 
+    Calibration frames are left out unless the selection names an ``observation_type``.
+
     Raises
     ------
     DatasetNotFound
@@ -75,6 +78,8 @@ def select_raws(repository: Repository, words: Sequence[str]) -> list[BatchJob]:
     selection = repository.select(words)
     check_keys(selection.choices, repository.policy.keys("raw"), "raw")
     entries = repository.find("raw", selection)
+    if _KIND not in selection.choices:
+        entries = [entry for entry in entries if entry.data_id.get(_KIND) not in _CALIBRATION]
     if not entries:
         raise DatasetNotFound(
             f"no location for raw with {' '.join(words) or 'any id'}",

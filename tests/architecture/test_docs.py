@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from apstream.errors import BadSettings
 from apstream.pipeline.config import PairConfig, PixelConfig
+from apstream.service.calib_settings import CalibSettings
 from apstream.service.coadd import CoaddSettings
 from apstream.service.pair import PairSettings
 from apstream.service.settings import DaemonSettings
@@ -27,7 +28,7 @@ LINK = re.compile(r"\]\(([^)#:]+?)(?:#[^)]*)?\)")
 STAGE = re.compile(
     r"^\| [^|]+ \| `(apstream/[\w/]+)\.py::(\w+)` \| `(\w+)` \(`([\w.]+)`\) \| ([^|]+) \| `[^`]+` \|$", re.MULTILINE
 )
-TREES = (PixelConfig, PairConfig, CoaddSettings, DaemonSettings)
+TREES = (PixelConfig, PairConfig, CoaddSettings, DaemonSettings, CalibSettings)
 SETTING = re.compile(r"(?<![\w.])((?:[a-z_]+\.)+[a-z_]+=\w[\w.]*)")
 
 
@@ -102,7 +103,7 @@ def field_types(tree: type[BaseModel], dotted: str) -> set[object]:
 
 
 def loads(*examples: str) -> bool:
-    for tree in (PixelConfig, PairSettings, CoaddSettings, DaemonSettings):
+    for tree in (PixelConfig, PairSettings, CoaddSettings, DaemonSettings, CalibSettings):
         with contextlib.suppress(BadSettings):
             load_settings(tree, overrides=examples)
             return True

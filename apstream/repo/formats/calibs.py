@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +16,7 @@ from apstream.model.geometry import Box
 from apstream.repo.formats.documents import defects_from, defects_to, yaml_reader, yaml_writer
 from apstream.repo.formats.hdus import file_name, open_binary, open_fits
 
-__all__ = ["read_array", "read_array_box", "read_defects", "write_array", "write_defects"]
+__all__ = ["read_array", "read_array_box", "read_defects", "write_array", "write_defects", "write_master"]
 
 _GZIP = b"\x1f\x8b"
 _read_list: Callable[[Path], Defects] = yaml_reader(defects_from)
@@ -48,6 +48,17 @@ def write_array(path: Path, value: Any) -> None:
     if pixels.ndim != 2 or not np.array_equal(pixels, value, equal_nan=value.dtype.kind == "f"):
         raise TypeError(f"an array of calibration is 2-D float32, not {value.ndim}-D {value.dtype}: convert it first")
     fits.PrimaryHDU(pixels).writeto(path, overwrite=True)
+
+
+def write_master(path: Path, image: F32, noise: F32 | None, numbers: Mapping[str, float], used: Sequence[str]) -> None:
+    """Write a combined frame, its error as extension NOISE, its numbers as cards and the frames in it as HISTORY."""
+    primary = fits.PrimaryHDU(np.asarray(image, np.float32))
+    for name, value in numbers.items():
+        primary.header[f"HIERARCH {name.upper()}"] = float(value) if np.isfinite(value) else str(value)
+    for name in used:
+        primary.header.add_history(name.encode("ascii", "replace").decode())
+    extensions = [] if noise is None else [fits.ImageHDU(np.asarray(noise, np.float32), name="NOISE")]
+    fits.HDUList([primary, *extensions]).writeto(path, overwrite=True)
 
 
 def read_defects(path: Path) -> Defects:

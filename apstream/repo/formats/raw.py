@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from astropy.io import fits
 
 from apstream.cameras import Camera, HduChoice
@@ -13,7 +15,18 @@ from apstream.model.exposures import ExposureInfo, RawExposure
 from apstream.repo.formats.companions import images_of, read_companions
 from apstream.repo.formats.hdus import float_image, open_fits
 
-__all__ = ["list_detectors", "read_raw", "read_raw_info"]
+__all__ = ["PixelLayout", "list_detectors", "pixel_layout", "read_raw", "read_raw_info"]
+
+
+@dataclass(frozen=True, slots=True)
+class PixelLayout:
+    """Where the pixels of an image lie in its file: rows of `dtype` from `offset` on; value = zero + scale * pixel."""
+
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, int]
+    scale: float
+    zero: float
 
 
 def read_raw(path: Path | str, camera: Camera, *, detector: int | None = None) -> RawExposure:
@@ -53,6 +66,28 @@ def read_raw_info(path: Path | str, camera: Camera, *, detector: int | None = No
     with open_fits(path) as hdus:
         _, header = _select(hdus, camera, detector, path)
     return camera.exposure_info(header, str(path))
+
+
+def pixel_layout(path: Path | str, camera: Camera, *, detector: int | None = None) -> PixelLayout | None:
+    """Return where the pixels of a raw frame lie, None if they are compressed or have blanks; errors as `read_raw`."""
+    with open_fits(path) as hdus:
+        hdu, _ = _select(hdus, camera, detector, path)
+        header = hdu.header
+        if _is_compressed(path) or isinstance(hdu, fits.CompImageHDU) or "BLANK" in header:
+            return None
+        return PixelLayout(
+            offset=int(hdu.fileinfo()["datLoc"]),
+            dtype=np.dtype(f">{'f' if header['BITPIX'] < 0 else 'i' if header['BITPIX'] > 8 else 'u'}"
+                           f"{abs(header['BITPIX']) // 8}"),
+            shape=(int(header["NAXIS2"]), int(header["NAXIS1"])),
+            scale=float(header.get("BSCALE", 1)),
+            zero=float(header.get("BZERO", 0)),
+        )
+
+
+def _is_compressed(path: Path | str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(6) != b"SIMPLE"
 
 
 def list_detectors(path: Path | str, camera: Camera) -> list[ExposureInfo]:

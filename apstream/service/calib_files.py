@@ -1,0 +1,23 @@
+"""Calibrations in plain files that the user names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from apstream.repo.formats.registry import get_format
+
+__all__ = ["FORMAT_OF", "read_calibs"]
+
+#: Storage format of each calibration type.
+FORMAT_OF: Mapping[str, str] = {
+    **dict.fromkeys(("bias", "dark", "flat", "fringe", "bfKernel"), "array"),
+    **{name: name for name in ("defects", "crosstalk", "linearity")},
+    "ptc": "photon_transfer",
+}
+
+
+def read_calibs(paths: Mapping[str, Path]) -> dict[str, Any]:
+    """Read calibrations by type; FileMissing or BadFile names one that cannot be read."""
+    return {name: get_format(FORMAT_OF[name]).read(path) for name, path in paths.items()}

@@ -1,0 +1,119 @@
+"""Calibration products by command, of files and in a repository, and what the next command makes of them."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from helpers.calib_frames import biases, darks, flats, frame, make_chip, write_frames
+from typer.testing import CliRunner
+
+from apstream.cli.main import app, register
+from apstream.errors import ApstreamError, BadSettings, Conflict, TooFewFrames
+from apstream.model.frames import MemoryFrames
+from apstream.repo.repository import Repository
+
+CHIP = make_chip(size=128)
+SCIENCE = 900
+
+
+@pytest.fixture(scope="module")
+def raws(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("night") / "raw"
+    for frames in (biases(CHIP, 6), darks(CHIP, [300.0] * 5), flats(CHIP, [30e3, 28e3, 99e3, 31e3])):
+        write_frames(folder, frames)
+    write_frames(folder, MemoryFrames([frame(CHIP, SCIENCE, "science", light=2000.0, exposure_s=30.0, cosmic=False)]))
+    return folder
+
+
+@pytest.fixture
+def repository(raws: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "repo"
+    apstream("repo", "create", root, "--camera", "simcam")
+    apstream("repo", "ingest", root, raws)
+    return root
+
+
+def apstream(*words: object) -> str:
+    register()
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if isinstance(result.exception, ApstreamError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def good_noise(image: np.ndarray) -> float:
+    return float(np.std(image[8:-8, 8:-8][~CHIP.defects[8:-8, 8:-8]]))
+
+
+def test_a_night_of_files_flattens_an_exposure(raws: Path, tmp_path: Path) -> None:
+    made = {name: tmp_path / f"{name}.fits" for name in ("bias", "dark", "flat", "isr")}
+    common = ("--camera", "simcam", "--out")
+    apstream("calib", "bias", *sorted(raws.glob("bias*")), *common, made["bias"])
+    apstream("calib", "dark", *sorted(raws.glob("dark*")), *common, made["dark"], "--bias", made["bias"])
+    options = ("--bias", made["bias"], "--dark", made["dark"])
+    shown = apstream("calib", "flat", *sorted(raws.glob("flat*")), *common, made["flat"], *options)
+    assert "flat_203.fits: saturated" in shown
+    apstream("isr", raws / f"science_{SCIENCE}.fits", *common, made["isr"], *options, "--flat", made["flat"])
+    with fits.open(made["isr"]) as hdus:
+        image = next(hdu.data for hdu in hdus if hdu.data is not None)
+    photons = np.sqrt(2000.0 + 25 + 0.6 + 2000**2 / (3 * 30e3))
+    assert good_noise(image) == pytest.approx(photons, rel=0.06)
+    with fits.open(made["flat"]) as hdus:
+        assert hdus[0].header["FRAMES"] == 3
+        assert np.median(hdus["NOISE"].data) == pytest.approx(1 / np.sqrt(3 * 30e3), rel=0.1)
+        assert "flat_201.fits" in str(hdus[0].header["HISTORY"])
+
+
+def test_a_repository_makes_its_own_and_uses_them_from_then_on(repository: Path) -> None:
+    for kind in ("bias", "dark", "flat"):
+        apstream("calib", kind, repository, "--since", "2025-01-01", "--until", "2027-01-01")
+    apstream("isr", repository, "--id", f"visit={SCIENCE}")
+    repo = Repository(str(repository))
+    exposure = repo.get("postISRCCD", visit=SCIENCE, detector=0)
+    assert good_noise(exposure.image.image) == pytest.approx(np.sqrt(2000 + 25 + 0.6 + 2000**2 / 90e3), rel=0.06)
+    made_from = {one.type for one in repo.precursors("postISRCCD", visit=SCIENCE, detector=0)}
+    assert made_from == {"raw", "bias", "dark", "flat"}
+    of_flat = repo.precursors("flat", detector=0, band="r")
+    assert [one.data_id["visit"] for one in of_flat if one.type == "raw"] == [201, 202, 204]
+    assert {one.type for one in of_flat} == {"raw", "bias", "dark"}
+    report = repo.get("calib_report", name="flat_r", detector=0)
+    assert report["rejected"][0]["reason"].startswith("saturated")
+    assert "visit=1 " not in apstream("run", repository, "--show", "data")
+    with pytest.raises(Conflict):
+        apstream("calib", "bias", repository, "-c", "bias.combine.n_sigma=6")
+    repo.close()
+
+
+def test_a_selection_narrows_the_frames(repository: Path) -> None:
+    shown = apstream("calib", "bias", repository, "--id", "visit=1..4")
+    assert "bias of 4 frames" in shown
+    shown = apstream("calib", "bias", repository, "--id", "observation_type=bias visit=2..6")
+    assert "bias of 5 frames" in shown
+
+
+def test_compressed_frames_give_the_same(raws: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    for path in raws.glob("bias*"):
+        with path.open("rb") as source, gzip.open(packed / f"{path.name}.gz", "wb", 1) as target:
+            shutil.copyfileobj(source, target)
+    for name, folder in (("plain", raws), ("packed", packed)):
+        out = tmp_path / f"{name}.fits"
+        apstream("calib", "bias", *sorted(folder.glob("bias*")), "--camera", "simcam", "--out", out)
+    assert np.array_equal(fits.getdata(tmp_path / "plain.fits"), fits.getdata(tmp_path / "packed.fits"))
+
+
+def test_what_is_missing_is_named(raws: Path, repository: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match="--camera"):
+        apstream("calib", "bias", raws / "bias_1.fits", "--out", tmp_path / "b.fits")
+    with pytest.raises(TooFewFrames, match="at least 2"):
+        apstream("calib", "bias", raws / "bias_1.fits", "--camera", "simcam", "--out", tmp_path / "b.fits")
+    result = CliRunner().invoke(app, ["calib", "bias", str(repository), "--id", "visit=1"])
+    assert result.exit_code == 1
+    assert "at least 2 are needed" in result.output
