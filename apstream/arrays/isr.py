@@ -1,80 +1,38 @@
-"""Remove the instrument signature: overscan, assembly, calibration, masks and variance, one amplifier at a time."""
+"""Remove the instrument signature: crosstalk, assembly, calibration, masks and variance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from apstream.arrays.stats import clip_mask, clipped_median, mad_sigma
-from apstream.arrays.types import F32, F64, BoolArray, IntArray
+from apstream.arrays.types import F32, F64, IntArray
 
 __all__ = [
+    "Masters",
+    "Planes",
     "apply_calibs",
+    "apply_calibs_plain",
     "crosstalk_signal",
-    "grow_bleeds",
+    "flag_high",
+    "follow_bleeds",
+    "grow_flags",
     "mirrored",
-    "overscan_level",
-    "overscan_noise",
     "place_amplifier",
 ]
 
 
-def overscan_level(overscan: F32, *, by_row: bool, smooth_rows: int = 1) -> F32:
-    """Return the bias level of each row from the serial overscan.
+def place_amplifier(raw: F32, rows: F32, columns: F32, target: F32, *, flip_y: bool, flip_x: bool) -> None:
+    """Write `raw` less the levels of its `rows` and `columns` into `target`, mirrored on the way as told.
 
-    Parameters
-    ----------
-    overscan : ndarray, shape (ny, n), float32
-        ADU; NaN is ignored. Columns whose median stands off (settling after the image) are left out.
-    by_row
-        False: one level for all rows.
-    smooth_rows
-        Odd length of a running mean over rows; 1 leaves the rows as they are.
-
-    Returns
-    -------
-    ndarray, shape (ny,), float32
-        Rows without finite overscan take the global level; NaN if there is none at all.
+    Either levels may be empty: nothing is subtracted.
     """
-    rows = clipped_median(overscan[:, _steady_columns(overscan)])
-    finite = rows[np.isfinite(rows)]
-    level = np.float32(np.median(finite)) if finite.size else np.float32(np.nan)
-    if not by_row:
-        return np.full(len(rows), level, np.float32)
-    rows[~np.isfinite(rows)] = level
-    if smooth_rows > 1:
-        padded = np.pad(rows, smooth_rows // 2, mode="edge")
-        rows = np.convolve(padded, np.full(smooth_rows, 1 / smooth_rows), mode="valid").astype(np.float32)
-    return rows
-
-
-def _steady_columns(overscan: F32) -> BoolArray:
-    """Return True for columns whose median agrees with the others'."""
-    medians = clipped_median(overscan[:: max(1, len(overscan) // 512)].T, n_sigma=5.0)
-    finite = overscan[np.isfinite(overscan)]
-    # The median of a column scatters by a small part of sigma; one that stands off by half of it is no overscan.
-    floor = max(0.1 * mad_sigma(finite), 0.1) if finite.size else 1.0
-    steady = clip_mask(medians, n_sigma=5.0, floor=floor)
-    return steady if steady.any() else np.ones(overscan.shape[1], bool)
-
-
-def overscan_noise(overscan: F32) -> float:
-    """Return the read noise seen in the overscan, ADU: robust scatter of differences of neighbours in a row."""
-    steady = overscan[:, _steady_columns(overscan)]
-    if steady.shape[1] < 2:
-        steady = overscan
-    difference = np.diff(steady, axis=1)
-    difference = difference[np.isfinite(difference)]
-    keep = clip_mask(difference, n_sigma=5.0)
-    return float(np.std(difference[keep]) / np.sqrt(2)) if keep.any() else float("nan")
-
-
-def place_amplifier(raw: F32, level: F32, target: F32, *, flip_y: bool, flip_x: bool) -> None:
-    """Write `raw` less the `level` of its rows into `target`, mirrored on the way as told; shapes equal."""
-    np.subtract(raw, level[:, None], out=mirrored(target, flip_y=flip_y, flip_x=flip_x))
+    out = mirrored(target, flip_y=flip_y, flip_x=flip_x)
+    np.subtract(raw, rows[:, None] if rows.size else np.float32(0), out=out)
+    if columns.size:
+        out -= columns
 
 
 def mirrored(image: np.ndarray[Any, Any], *, flip_y: bool, flip_x: bool) -> np.ndarray[Any, Any]:
@@ -115,56 +73,163 @@ def _add_heard(victim: F32, source: F32, fraction: float) -> None:
                 victim[r, c] += fraction * source[r, c]
 
 
+class Masters(NamedTuple):
+    """Bias (ADU), dark (ADU per second) and flat of the whole detector; shape (0, 0) where there is none."""
+
+    bias: F32
+    dark: F32
+    flat: F32
+
+
+class Planes(NamedTuple):
+    """Image, mask and variance of the whole detector."""
+
+    image: F32
+    mask: IntArray
+    variance: F32
+
+
 @njit(cache=True, nogil=True)
-def apply_calibs(image: F32, bias: F32, dark: F32, flat: F32, variance: F32, numbers: F32) -> None:
-    """Turn ADU into electrons in place and fill the variance, for one amplifier.
+def flag_high(planes: Planes, box: IntArray, limits: F32, bits: IntArray, rows: IntArray) -> None:
+    """Set ``bits[k]`` in the mask where the image reaches ``limits[k]``, k = 0, 1, in one part of a detector.
+
+    Parameters
+    ----------
+    box
+        y0, x0, y1, x1 of the part.
+    rows : ndarray, shape (ny,)
+        How many pixels of each row of the detector got the first bit is added here.
+    """
+    image, mask = planes.image, planes.mask
+    low = min(limits[0], limits[1])
+    for r in range(box[0], box[2]):
+        top = -np.float32(np.inf)
+        for v in image[r, box[1] : box[3]]:
+            top = v if v > top else top
+        if top < low:  # nearly all rows of nearly all images: one look, no writing
+            continue
+        for c in range(box[1], box[3]):
+            if image[r, c] >= limits[0]:
+                mask[r, c] |= bits[0]
+                rows[r] += 1
+            if image[r, c] >= limits[1]:
+                mask[r, c] |= bits[1]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def apply_calibs(planes: Planes, masters: Masters, box: IntArray, numbers: F32, bits: IntArray) -> None:
+    """Turn ADU into electrons in place, fill the variance and flag what has no value, in one part of a detector.
 
     image = ((image - bias - dark time) gain) / flat; variance = (max(electrons before the flat, 0) + noise^2) / flat^2.
 
     Parameters
     ----------
-    image, variance : ndarray, shape (ny, nx), float32
+    planes
         Written.
-    bias, dark, flat : ndarray, shape (ny, nx) or (0, 0)
-        Empty where there is none. Where the flat is not positive and finite both become NaN.
+    box
+        y0, x0, y1, x1 of the part, usually an amplifier.
     numbers
-        Gain, read noise in electrons, dark time in seconds.
+        Gain, read noise in electrons, dark time in seconds, least flat.
+    bits
+        Set where a value is not finite or the flat not positive, which makes both NaN; and where the flat is below
+        the least.
+
+    See Also
+    --------
+    apply_calibs_plain : the same in numpy.
     """
-    ny, nx = image.shape
-    gain, noise, time = numbers[0], numbers[1], numbers[2]
-    one = np.float32(1)
-    has_bias, has_dark, has_flat = bias.size > 0, dark.size > 0, flat.size > 0
-    for r in range(ny):
-        for c in range(nx):
-            v = image[r, c]
-            if has_bias:
-                v -= bias[r, c]
-            if has_dark:
-                v -= dark[r, c] * time
-            v *= gain
-            response = flat[r, c] if has_flat else one
-            if not (response > 0 and response < np.inf):
-                response = np.float32(np.nan)
-            image[r, c] = v / response
-            variance[r, c] = (max(v, np.float32(0)) + noise * noise) / (response * response)
+    gain, noise2, time, least = numbers[0], numbers[1] * numbers[1], numbers[2], numbers[3]
+    zero, one, huge = np.float32(0), np.float32(1), np.float32(np.inf)
+    has_bias, has_dark, has_flat = masters.bias.size > 0, masters.dark.size > 0, masters.flat.size > 0
+    x0, x1 = box[1], box[3]
+    for r in range(box[0], box[2]):
+        image, mask, variance = planes.image[r, x0:x1], planes.mask[r, x0:x1], planes.variance[r, x0:x1]
+        if has_bias:
+            image -= masters.bias[r, x0:x1]
+        if has_dark:
+            image -= masters.dark[r, x0:x1] * time
+        if has_flat:
+            flat = masters.flat[r, x0:x1]
+            for c in range(x1 - x0):
+                f = flat[c]
+                inverse = one / f if f > zero and f < huge else np.float32(np.nan)
+                v = image[c] * gain
+                image[c] = v * inverse
+                variance[c] = (max(v, zero) + noise2) * inverse * inverse
+                mask[c] |= (not (f >= least)) * bits[1]
+        else:
+            for c in range(x1 - x0):
+                v = image[c] * gain
+                image[c] = v
+                variance[c] = max(v, zero) + noise2
+        for c in range(x1 - x0):
+            mask[c] |= (not (abs(image[c]) < huge and variance[c] < huge)) * bits[0]
+
+
+def apply_calibs_plain(planes: Planes, masters: Masters, box: IntArray, numbers: F32, bits: IntArray) -> None:
+    """Do what `apply_calibs` does, in numpy."""
+    gain, noise, time, least = (float(number) for number in numbers)
+    part = np.s_[box[0] : box[2], box[1] : box[3]]
+    bias, dark = (master[part].astype(float) if master.size else 0.0 for master in masters[:2])
+    electrons = (planes.image[part] - bias - time * dark) * gain
+    variance = np.maximum(electrons, 0) + noise**2
+    if masters.flat.size:
+        flat = masters.flat[part].astype(float)
+        planes.mask[part] |= np.where(flat >= least, 0, bits[1])
+        flat[~((flat > 0) & np.isfinite(flat))] = np.nan
+        electrons, variance = electrons / flat, variance / flat**2
+    planes.image[part], planes.variance[part] = electrons, variance
+    planes.mask[part] |= np.where(np.isfinite(electrons) & np.isfinite(variance), 0, bits[0])
 
 
 @njit(cache=True, nogil=True)
-def grow_bleeds(saturated: BoolArray, image: F32, mask: IntArray, level: float, bit: int) -> None:
-    """Flag bleed trails: follow columns on from saturated pixels while the image exceeds `level`.
+def follow_bleeds(planes: Planes, box: IntArray, level: float, bit: int, rows: IntArray) -> None:
+    """Flag bleed trails: follow columns on from pixels with `bit` while the image exceeds `level`, within a part.
 
     A pixel beside the trail must be much fainter for the trail to count, so that stars' wings are not eaten.
+
+    Parameters
+    ----------
+    box
+        y0, x0, y1, x1 of the part.
+    rows
+        How many pixels of each row of the detector have `bit`; brought up to date.
     """
-    ny, nx = image.shape
-    for c in range(1, nx - 1):
-        for step in (1, -1):
-            inside = False
-            for n in range(ny):
-                r = n if step == 1 else ny - 1 - n
-                if saturated[r, c]:
-                    inside = True
-                elif inside:
-                    side = min(image[r, c - 1], image[r, c + 1])
-                    inside = image[r, c] > level and image[r, c] > 1.5 * side
-                    if inside:
-                        mask[r, c] |= bit
+    image, mask = planes.image, planes.mask
+    for r in np.flatnonzero(rows):
+        if not box[0] <= r < box[2]:
+            continue
+        for c in range(max(box[1], 1), min(box[3], image.shape[1] - 1)):
+            if mask[r, c] & bit:
+                for step in (-1, 1):
+                    at = r + step
+                    while box[0] <= at < box[2] and not mask[at, c] & bit:
+                        side = min(image[at, c - 1], image[at, c + 1])
+                        if not (image[at, c] > level and image[at, c] > 1.5 * side):
+                            break
+                        mask[at, c] |= bit
+                        rows[at] += 1
+                        at += step
+
+
+@njit(cache=True, nogil=True)
+def grow_flags(mask: IntArray, bit: int, rows: IntArray, radius: int) -> None:
+    """Set `bit` within a square of half-side `radius` around the pixels that have it; as `dilate`, for few pixels.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (ny,)
+        How many pixels of each row have `bit`.
+    """
+    ny, nx = mask.shape
+    places = np.empty((rows.sum(), 2), np.int64)
+    n = 0
+    for r in np.flatnonzero(rows):
+        for c in range(nx):
+            if mask[r, c] & bit:
+                places[n] = r, c
+                n += 1
+    for r, c in places[:n]:
+        for y in range(max(r - radius, 0), min(r + radius + 1, ny)):
+            for x in range(max(c - radius, 0), min(c + radius + 1, nx)):
+                mask[y, x] |= bit

@@ -286,12 +286,14 @@ class _AmplifierBuilder:
         data = self.section(spec.data, n)
         target = self.section(spec.target, n) if spec.target is not None else None
         overscan = self.section(spec.overscan, n).box if spec.overscan is not None else None
+        below = self.section(spec.parallel_overscan, n).box if spec.parallel_overscan is not None else None
         try:
             return Amplifier(
                 name=spec.name.replace("{n}", n),
                 data=data.box,
                 target=target.box if target else Box.from_shape(data.box.shape),
                 overscan=overscan,
+                parallel_overscan=below,
                 gain=self.value(spec.gain, n, "gain"),
                 read_noise=self.value(spec.read_noise, n, "read noise"),
                 saturation=self.value(spec.saturation, n, "saturation"),

@@ -63,6 +63,7 @@ class AmplifierSpec(_Spec):
     )
     data: SectionSpec = Field("full", description="Image pixels in the raw array.")
     overscan: SectionSpec | None = Field(None, description="Serial overscan in the raw array.")
+    parallel_overscan: SectionSpec | None = Field(None, description="Parallel overscan in the raw array.")
     target: SectionSpec | None = Field(None, description="Place in the assembled detector; default: trimmed.")
     gain: Number = Field(description="Electrons per ADU.")
     read_noise: Number = Field(description="Electrons.")
@@ -75,7 +76,7 @@ class AmplifierSpec(_Spec):
     )
     backward_y: bool = Field(False, description="The raw array holds columns against the order of reading.")
 
-    @field_validator("data", "overscan", "target")
+    @field_validator("data", "overscan", "parallel_overscan", "target")
     @classmethod
     def _section(cls, value: SectionSpec | None) -> SectionSpec | None:
         if isinstance(value, str) and value != "full":

@@ -24,7 +24,12 @@ def isr(
     bias: Annotated[Path | None, typer.Option(help="For a file: master bias")] = None,
     dark: Annotated[Path | None, typer.Option(help="For a file: master dark, ADU per second")] = None,
     flat: Annotated[Path | None, typer.Option(help="For a file: master flat")] = None,
-    defects: Annotated[Path | None, typer.Option(help="For a file: bad-pixel map, nonzero is bad")] = None,
+    fringe: Annotated[Path | None, typer.Option(help="For a file: fringe pattern")] = None,
+    bf_kernel: Annotated[Path | None, typer.Option(help="For a file: brighter-fatter kernel")] = None,
+    defects: Annotated[Path | None, typer.Option(help="For a file: bad pixels, map (nonzero) or boxes")] = None,
+    crosstalk: Annotated[Path | None, typer.Option(help="For a file: crosstalk (YAML)")] = None,
+    linearity: Annotated[Path | None, typer.Option(help="For a file: linearity (YAML)")] = None,
+    ptc: Annotated[Path | None, typer.Option(help="For a file: measured gains and read noises (YAML)")] = None,
     id: Ids = None,
     rerun: Rerun = "",
     output: Output = "",
@@ -43,7 +48,8 @@ def isr(
     if _is_repository(source):
         _stage("isr", source, id, (rerun, output, replace_run), (settings, override))
         return
-    given = {"bias": bias, "dark": dark, "flat": flat, "defects": defects}
+    given = {"bias": bias, "dark": dark, "flat": flat, "fringe": fringe, "bfKernel": bf_kernel}
+    given |= {"defects": defects, "crosstalk": crosstalk, "linearity": linearity, "ptc": ptc}
     files = {name: path for name, path in given.items() if path}
     chosen = _settings(camera or None, settings, override)
     out = _needed(out, "--out")

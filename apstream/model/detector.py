@@ -19,6 +19,8 @@ class Amplifier:
         Box of the image pixels in the raw array.
     overscan
         Box of the serial overscan in the raw array; None where there is none.
+    parallel_overscan
+        Box of the parallel overscan in the raw array, in the columns of `data`; None where there is none.
     target
         Box in the assembled detector, same shape as `data`.
     flip_x, flip_y
@@ -49,12 +51,15 @@ class Amplifier:
     flip_y: bool = False
     backward_x: bool = False
     backward_y: bool = False
+    parallel_overscan: Box | None = None
 
     def __post_init__(self) -> None:
         if self.data.shape != self.target.shape:
             raise ValueError(f"amplifier {self.name}: data {self.data.shape}, target {self.target.shape}")
         if self.overscan and self.overscan.shape[0] != self.data.shape[0]:
             raise ValueError(f"amplifier {self.name}: overscan and data have different rows")
+        if self.parallel_overscan and self.parallel_overscan.shape[1] != self.data.shape[1]:
+            raise ValueError(f"amplifier {self.name}: parallel overscan and data have different columns")
         if not (self.gain > 0 and self.read_noise >= 0 and self.saturation > 0):
             raise ValueError(f"amplifier {self.name}: impossible gain, read noise or saturation")
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from apstream.arrays.types import F64, Records
 from apstream.cameras import load_camera
 from apstream.errors import ApstreamError, BadCatalog
-from apstream.model.calibs import IsrCalibs
+from apstream.model.calibs import IsrCalibs, defect_map
 from apstream.model.exposures import CalExp, CharacterizedExposure, Exposure, sky_positions
 from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.stages import stages_of
@@ -20,9 +20,12 @@ from apstream.repo.atomic import atomic_path
 from apstream.repo.formats.catalogs import read_refcat
 from apstream.repo.formats.external import ExternalOptions, read_external
 from apstream.repo.formats.fits import read_exposure, write_image
-from apstream.repo.formats.hdus import float_image, open_fits
+from apstream.repo.formats.hdus import open_fits
 from apstream.repo.formats.raw import read_raw
+from apstream.repo.formats.registry import get_format
 from apstream.tasks.external import ExternalConfig, enter
+from apstream.tasks.isr import BrighterFatterConfig, IsrConfig
+from apstream.tasks.isr_fringe import FringeConfig
 
 __all__ = ["SingleSettings", "calibrate_file", "characterize_file", "isr_file"]
 
@@ -40,11 +43,13 @@ def isr_file(raw: Path, out: Path, camera: str, calibs: dict[str, Path], setting
     Parameters
     ----------
     calibs
-        Files of ``bias``, ``dark``, ``flat`` and ``defects``, those that there are.
+        Files by dataset type: ``bias``, ``dark``, ``flat``, ``fringe``, ``bfKernel``, ``defects``, ``crosstalk``,
+        ``linearity`` and ``ptc``, those that there are. A fringe pattern or a kernel that is given is also used.
     """
     try:
         frame = read_raw(raw, load_camera(camera))
-        exposure = stages_of(settings.replace).isr(frame, _calibs(calibs), settings.isr)
+        config = _use_given(settings.isr, calibs, frame.info.band)
+        exposure = stages_of(settings.replace).isr(frame, _calibs(calibs, frame.detector.shape), config)
     except ApstreamError as error:
         raise error.at(str(raw)) from error
     write_image(out, exposure)
@@ -80,15 +85,27 @@ def calibrate_file(image: Path, out: Path, refcat: Path, settings: SingleSetting
     return calexp
 
 
-def _calibs(files: dict[str, Path]) -> IsrCalibs:
-    arrays = {name: _array(path) for name, path in files.items()}
-    bias, dark, flat, defects = (arrays.get(name) for name in ("bias", "dark", "flat", "defects"))
-    return IsrCalibs(bias=bias, dark=dark, flat=flat, defects=None if defects is None else defects != 0)
+def _calibs(files: dict[str, Path], shape: tuple[int, int]) -> IsrCalibs:
+    formats = {"defects": "defects", "crosstalk": "crosstalk", "linearity": "linearity", "ptc": "photon_transfer"}
+    found = {name: get_format(formats.get(name, "array")).read(path) for name, path in files.items()}
+    defects, kernel = found.pop("defects", None), found.pop("bfKernel", None)
+    return IsrCalibs(
+        defects=None if defects is None else defect_map(defects, shape),
+        brighter_fatter=None if kernel is None else kernel.astype(np.float64),
+        transfer=found.pop("ptc", None),
+        **found,
+    )
 
 
-def _array(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    with open_fits(path) as hdus:
-        return float_image(next(hdu for hdu in hdus if hdu.data is not None))
+def _use_given(config: IsrConfig, files: dict[str, Path], band: str) -> IsrConfig:
+    """Switch the steps on that are off by default and whose files are given."""
+    use: dict[str, object] = {}
+    if "fringe" in files:
+        fringe = config.fringe or FringeConfig(bands=(band,))
+        use["fringe"] = fringe.model_copy(update={"bands": (*fringe.bands, band)})
+    if "bfKernel" in files:
+        use["brighter_fatter"] = config.brighter_fatter or BrighterFatterConfig()
+    return config.model_copy(update=use)
 
 
 def _read(path: Path, settings: SingleSettings) -> Exposure:

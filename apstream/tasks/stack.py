@@ -138,7 +138,7 @@ def _prepared(
     )
     gain = amplifier_gain(amplifier, calibs) if recipe.unit == "electron" else 1.0
     for k, look in enumerate(looks):
-        signal = part[k] - look.levels[amplifier.name][rows, None]
+        signal = look.levels[amplifier.name].taken_from(part[k], rows)
         if bias is not None:
             signal -= bias
         if dark is not None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from apstream.arrays.isr import mirrored, overscan_level, overscan_noise
+from apstream.arrays.isr import mirrored
 from apstream.arrays.stats import mad_sigma
-from apstream.arrays.types import F32
+from apstream.arrays.types import FloatArray
 from apstream.errors import BadFile, MixedFrames, TooFewFrames
 from apstream.model.calibs import IsrCalibs
 from apstream.model.detector import Amplifier, Detector
@@ -17,6 +17,7 @@ from apstream.model.exposures import ExposureInfo, RawExposure
 from apstream.model.frames import RawFrames, Rejected
 from apstream.model.geometry import Box
 from apstream.tasks.isr import IsrConfig
+from apstream.tasks.isr_overscan import OverscanLevels, overscan_levels
 
 __all__ = [
     "FrameLook",
@@ -42,7 +43,7 @@ class FrameLook:
     index
         Of the frame among those given.
     levels
-        By amplifier: bias level of each row of its data, ADU.
+        By amplifier: bias levels of its rows and columns, as ISR takes them.
     noise
         By amplifier: read noise, ADU, of the overscan where there is one, else the camera's.
     medians
@@ -53,7 +54,7 @@ class FrameLook:
 
     index: int
     info: ExposureInfo
-    levels: dict[str, F32]
+    levels: dict[str, OverscanLevels]
     noise: dict[str, float]
     medians: dict[str, float]
     saturated: float
@@ -150,19 +151,21 @@ def _look(index: int, raw: RawExposure, calibs: IsrCalibs, config: IsrConfig) ->
     levels, noise, medians, saturated = {}, {}, {}, 0
     for amplifier in raw.detector.amplifiers:
         data = np.asarray(raw.pixels[amplifier.data.slices(whole)], np.float32)
-        level, scatter = _level(raw, amplifier, config)
+        level = overscan_levels(raw, amplifier, config.overscan, config.parallel_overscan)
+        scatter = level.noise
         if not scatter > 0:
             scatter = amplifier_noise(amplifier, calibs) / amplifier_gain(amplifier, calibs)
         levels[amplifier.name], noise[amplifier.name] = level, max(scatter, _DIGIT_ADU)
         step = max(1, int(np.sqrt(data.size / 100_000)))
-        sample = data[::step, ::step] - level[::step, None]
+        above = level.taken_from(data)
+        sample: FloatArray = above[::step, ::step]
         target = amplifier.target.slices(raw.detector.box)
         for master, factor in ((calibs.bias, 1.0), (calibs.dark, raw.info.exposure_s)):
             if master is not None:
                 sample = sample - np.float32(factor) * mirrored(master[target], **flips(amplifier))[::step, ::step]
         finite = sample[np.isfinite(sample)]
         medians[amplifier.name] = float(np.median(finite)) if finite.size else float("nan")
-        saturated += int(np.count_nonzero(data - level[:, None] >= amplifier.saturation))
+        saturated += int(np.count_nonzero(above >= amplifier.saturation))
     return FrameLook(
         index=index,
         info=raw.info,
@@ -176,15 +179,6 @@ def _look(index: int, raw: RawExposure, calibs: IsrCalibs, config: IsrConfig) ->
 def flips(amplifier: Amplifier) -> dict[str, bool]:
     """Return how the raw pixels of an amplifier are mirrored on assembly."""
     return {"flip_y": amplifier.flip_y, "flip_x": amplifier.flip_x}
-
-
-def _level(raw: RawExposure, amplifier: Amplifier, config: IsrConfig) -> tuple[F32, float]:
-    """Return the bias level of each row, as ISR takes it, and the noise of the overscan (NaN without one)."""
-    if amplifier.overscan is None or config.overscan == "none":
-        return np.zeros(amplifier.data.shape[0], np.float32), float("nan")
-    pixels = np.asarray(raw.pixels[amplifier.overscan.slices(Box.from_shape(raw.pixels.shape))], np.float32)
-    by_row = config.overscan == "row"
-    return overscan_level(pixels, by_row=by_row, smooth_rows=config.overscan_smooth_rows | 1), overscan_noise(pixels)
 
 
 def _require_same(first: Detector, raw: RawExposure) -> None:

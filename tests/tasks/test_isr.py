@@ -74,7 +74,7 @@ def truth():
 
 
 def test_the_signature_is_removed_and_only_noise_is_left(truth, calibs):
-    out = isr(raw_of(truth, calibs), calibs, IsrConfig(overscan_smooth_rows=7)).image
+    out = isr(raw_of(truth, calibs), calibs, IsrConfig(overscan={"kind": "line", "smooth_lines": 7})).image
     for k, a in enumerate(detector().amplifiers):
         where = a.target.slices(detector().box)
         left = (out.image - truth)[where] * calibs.flat[where]
