@@ -24,6 +24,7 @@ from apstream.arrays.types import F32, F64, BoolArray, IntArray
 __all__ = ["PsfSolution", "fit_psf", "moffat_kernel"]
 
 _BETA = 3.5  # wings of the first guess
+_OUTLIER_SIGMA, _VARIATION = 6.0, 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -261,8 +262,20 @@ def _correct(basis: F64, scene: _Scene, parts: tuple[F64, BoolArray, F64, F64], 
     flux = scene.flux[index, None, None]
     dy, dx = (v - np.floor(v + 0.5) for v in (scene.y[index], scene.x[index]))
     back = np.array([shift_kernel(stamp, -a, -b) for stamp, a, b in zip(stamps, dy, dx, strict=True)])
-    weight = usable * flux**2 / noise
+    weight = (usable & _agreeing(back / flux, usable, models, np.sqrt(noise) / flux)) * flux**2 / noise
     return _normalise(_solve(models + back / flux, weight, scene.terms(basis)[index], basis))
+
+
+def _agreeing(excess: F64, usable: BoolArray, models: F64, error: F64) -> BoolArray:
+    """Tell where the stars' residuals, in units of their flux, are like those of the other stars at that pixel.
+
+    One bright star whose neighbour is not modelled (saturated, say) would print that neighbour into the PSF. What
+    the PSF itself changes by over the field must pass: `_VARIATION` of its light.
+    """
+    known = np.where(usable | ~usable.any(axis=0), excess, np.nan)
+    middle = np.nanmedian(known, axis=0) if len(excess) > 4 else np.zeros(excess.shape[1:])
+    limit = _OUTLIER_SIGMA * error + _VARIATION * np.abs(models)
+    return np.asarray(np.abs(excess - middle) <= limit)
 
 
 def _solve(target: F64, weight: F64, terms: F64, basis: F64) -> F64:

@@ -88,6 +88,25 @@ def _shape(kernel, fwhm):
     return np.sqrt(trace), (m["xx"] - m["yy"]) / trace, 2 * m["xy"] / trace
 
 
+def test_a_saturated_neighbour_of_a_bright_star_is_not_printed_into_the_psf(field, result):
+    image, variance, mask = field.image.copy(), field.variance.copy(), np.zeros(field.image.shape, np.int32)
+    used = result.stars[result.stars["psf_used"]]
+    star = used[np.argmax(used["flux"])]
+    y, x = star["y"] + 13, star["x"] - 13
+    row, column, light = stamp(y, x, 30, lambda a, b: moffat(a, b, field.fwhm))
+    rows, columns = (np.arange(31 + 30) + first for first in (row, column))
+    inside = np.ix_((rows >= 0) & (rows < SIZE), (columns >= 0) & (columns < SIZE))
+    where = np.ix_(rows[(rows >= 0) & (rows < SIZE)], columns[(columns >= 0) & (columns < SIZE)])
+    image[where] += (3e6 * light[inside]).astype(np.float32)
+    variance[where] += (3e6 * light[inside]).astype(np.float32)
+    mask[image > 60000] = int(MaskPlane.SAT)
+    found = characterize(exposure(image, variance, mask))
+    assert found.stars["psf_used"][np.argmin(np.hypot(found.stars["y"] - star["y"], found.stars["x"] - star["x"]))]
+    expected, kernel = result.psf.at(star["y"], star["x"]), found.psf.at(star["y"], star["x"])
+    assert np.abs(kernel - expected).max() < 0.01 * expected.max()
+    assert abs((kernel - expected)[-8:, :8].sum()) < 0.002
+
+
 def test_absolute_positions_follow_the_box(field, result):
     box = Box.from_shape(field.image.shape, 1000, 2000)
     moved = characterize(exposure(field.image, field.variance, box=box))
