@@ -258,7 +258,8 @@ def _correct(basis: F64, scene: _Scene, parts: tuple[F64, BoolArray, F64, F64], 
     index: IntArray = np.flatnonzero(used & (scene.flux[: scene.n] > 0))
     if index.size == 0:
         return basis
-    stamps, usable, models, noise = (part[index] for part in parts)
+    stamps, models, noise = (part[index] for part in (parts[0], parts[2], parts[3]))
+    usable: BoolArray = parts[1][index]
     flux = scene.flux[index, None, None]
     dy, dx = (v - np.floor(v + 0.5) for v in (scene.y[index], scene.x[index]))
     back = np.array([shift_kernel(stamp, -a, -b) for stamp, a, b in zip(stamps, dy, dx, strict=True)])
