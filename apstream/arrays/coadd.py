@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from scipy.ndimage import maximum_filter
 
-from apstream.arrays.types import F32, BoolArray, IntArray
+from apstream.arrays.types import F32, BoolArray, FloatArray, IntArray
 
 __all__ = [
     "RIM_SHARE",
@@ -22,6 +22,9 @@ __all__ = [
 
 #: Pixels at the rim of an image count so much where another has full pixels.
 RIM_SHARE = 1e-5
+_FAR = 2
+#: An input counts as showing what another has clipped from this share of the limit on.
+_COUNTED = np.float32(0.7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +35,7 @@ class ClipLimits:
     ----------
     nsigma
         Deviation from the median, in the pixel's standard deviations,
-    fraction
-        beyond this fraction of the brightest median value within `reach` pixels: inputs of different seeing
+        beyond a fraction of the brightest median value within `reach` pixels: inputs of different seeing
         differ by a fraction of a star's peak around it, and must not be clipped there.
     reach
         About the FWHM of a star, pixels.
@@ -42,7 +44,6 @@ class ClipLimits:
     """
 
     nsigma: float = 5.0
-    fraction: float = 0.8
     reach: int = 4
     grow_nsigma: float = 2.5
     grow: int = 3
@@ -93,34 +94,59 @@ def masked_median_plain(stack: F32, good: BoolArray) -> F32:
     return np.asarray(median.filled(np.nan), np.float32)
 
 
-def clip_outliers(stack: F32, variance: F32, good: BoolArray, limits: ClipLimits) -> BoolArray:
+def clip_outliers(
+    stack: F32, variance: F32, good: BoolArray, limits: ClipLimits, allowed: IntArray, fractions: FloatArray
+) -> BoolArray:
     """Tell which good pixels are outliers of their input: cosmic rays, asteroids, satellites.
 
     Parameters
     ----------
     stack, variance, good : ndarray, shape (n, ny, nx)
         Background-subtracted values on one flux scale, their variance, and which of them count.
+    allowed : ndarray, shape (n + 1,)
+        In how many inputs of so many good ones a pixel may be an outlier; in more it is real.
+    fractions : ndarray, shape (n,)
+        Fraction of the brightest median value within reach that each input may differ by.
 
     Returns
     -------
     ndarray, shape (n, ny, nx), bool
-        Never True where fewer than three inputs are good. Pixels within `limits.margin` of the border would
-        need neighbours that are not there.
+        Pixels within `limits.margin` of the border would need neighbours that are not there.
     """
     median = masked_median(stack, good)
-    enough = good.sum(axis=0) >= 3
+    enough = allowed[good.sum(axis=0)].astype(np.int16)
     bright = maximum_filter(np.nan_to_num(np.abs(median)), 2 * limits.reach + 1)
+    states = np.zeros(stack.shape, np.uint8)
+    count = np.zeros(enough.shape, np.int16)
+    for k, state in enumerate(states):
+        levels = np.array([fractions[k], limits.nsigma, limits.grow_nsigma], np.float32)
+        _deviations(stack[k], variance[k], good[k], (median, bright), levels, state, count)
+    rare = count <= enough
     out = np.zeros(stack.shape, bool)
-    for k in range(len(stack)):
-        beyond = np.abs(stack[k] - median) - np.float32(limits.fraction) * bright
-        sigma = np.sqrt(variance[k])
-        usable = good[k] & enough
-        high = usable & (beyond > limits.nsigma * sigma)
+    for k, state in enumerate(states):
+        high = (state == _FAR) & rare
         if high.any():
-            low = usable & (beyond > limits.grow_nsigma * sigma)
             near = maximum_filter(high.view(np.uint8), 2 * limits.grow + 1).view(bool)
-            out[k] = high | (near & low)
+            out[k] = high | (near & (state > 0) & (enough > 0))
     return out
+
+
+@njit(cache=True, nogil=True)
+def _deviations(
+    image: F32, variance: F32, good: BoolArray, around: tuple[F32, F32], levels: F32, out: IntArray, count: IntArray
+) -> None:
+    median, bright = around
+    fraction, high, low = levels
+    ny, nx = image.shape
+    for i in range(ny):
+        for j in range(nx):
+            if good[i, j]:
+                difference, sigma = abs(image[i, j] - median[i, j]), np.sqrt(variance[i, j])
+                beyond = difference - fraction * bright[i, j]
+                if beyond > low * sigma:
+                    out[i, j] = _FAR if beyond > high * sigma else 1
+                if difference > _COUNTED * high * sigma:
+                    count[i, j] += 1
 
 
 @njit(cache=True, nogil=True)

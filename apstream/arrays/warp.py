@@ -1,7 +1,7 @@
 """Resampling of an image, its mask and its variance onto another pixel grid.
 
 The source position of every target pixel is interpolated bilinearly from a coarse grid of exact positions;
-weights come from a table (`arrays.lanczos`). `resample` is fast; `resample_plain` says the same slowly.
+weights come from a table (`arrays.lanczos`). `arrays.warp_plain` says the same slowly.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from apstream.arrays.lanczos import CENTRE, PHASES, TAPS
-from apstream.arrays.types import F32, F64, BoolArray, FloatArray, IntArray
+from apstream.arrays.types import F32, F64, FloatArray, IntArray
 
-__all__ = ["CELL", "LOST_WEIGHT", "MASK_WEIGHT", "MapGrid", "PixelMap", "map_grid", "resample", "resample_plain"]
+__all__ = ["CELL", "LOST_WEIGHT", "MASK_WEIGHT", "MIN_WEIGHT", "MapGrid", "PixelMap", "map_grid", "resample"]
 
 #: A map of pixel positions: (y, x) on the target grid to (y, x) on the source grid, arrays to arrays.
 PixelMap = Callable[[FloatArray, FloatArray], tuple[F64, F64]]
@@ -27,7 +27,8 @@ CELL = 32
 MASK_WEIGHT = 0.1
 #: Weight, in sum of magnitudes, that may be missing under the taps without a mark.
 LOST_WEIGHT = 0.02
-_MIN_WEIGHT = 0.5
+#: Weight that must be there.
+MIN_WEIGHT = 0.5
 _MASKED, _BAD = 1, 2
 Status = NDArray[np.uint8]
 
@@ -209,49 +210,161 @@ def _resample(
     bits: tuple[int, int],
     out: tuple[F32, IntArray, F32],
 ) -> None:
-    image, mask, variance, status = source
-    ys, xs, area = nodes
-    out_image, out_mask, out_variance = out
-    h, w = image.shape
-    ny, nx = out_image.shape
-    half, phases, one = np.float32(0.5), np.float32(PHASES), np.uintp(1)
-    oy, ox = offset
+    status = source[3]
+    ny, nx = out[0].shape
+    wy, wx = np.empty((TAPS, nx), np.float32), np.empty((TAPS, nx), np.float32)
+    fractions, scale = np.empty((2, nx), np.float32), np.empty(nx, np.float32)
+    whole = np.empty((2, nx), np.int32)
     for i in range(ny):
-        gi = (i + oy) // CELL
-        ty = (i + oy - gi * CELL) / CELL
-        for gj in range((nx + ox + CELL - 1) // CELL):
-            yl, yr = _ends(ys, gi, gj, ty)
-            xl, xr = _ends(xs, gi, gj, ty)
-            al, ar = _ends(area, gi, gj, ty)
-            j0 = gj * CELL - ox
-            for j in range(max(0, j0), min(nx, j0 + CELL)):
-                tx = (j - j0) / CELL
-                sy, sx = yl + (yr - yl) * tx, xl + (xr - xl) * tx
-                scale = np.float32(al + (ar - al) * tx)
-                inside = sy >= 0 and sx >= 0 and sy < h and sx < w
-                jy, jx = (int(sy), int(sx)) if inside else (0, 0)
-                iy, ix = np.uintp(jy), np.uintp(jx)  # unsigned indices need no test of their sign
-                if not inside or status[iy, ix] & _BAD:
-                    value, noise, union = _border(source, sy, sx, table, bits)
-                    out_image[i, j], out_variance[i, j] = scale * value, scale * scale * noise
-                    out_mask[i, j] = union
-                    continue
-                fy, fx = np.float32(sy - jy), np.float32(sx - jx)
-                py, px = np.uintp(int(fy * phases + half)), np.uintp(int(fx * phases + half))
-                top, left = np.uintp(jy - CENTRE), np.uintp(jx - CENTRE)
-                total = np.float32(0)
-                for k in range(TAPS):
-                    line = np.float32(0)
-                    for m in range(TAPS):
-                        line += table[px, np.uintp(m)] * image[top + np.uintp(k), left + np.uintp(m)]
-                    total += table[py, np.uintp(k)] * line
-                out_image[i, j] = scale * total
-                upper = variance[iy, ix] + fx * (variance[iy, ix + one] - variance[iy, ix])
-                lower = variance[iy + one, ix] + fx * (variance[iy + one, ix + one] - variance[iy + one, ix])
-                out_variance[i, j] = scale * scale * (upper + fy * (lower - upper))
-                out_mask[i, j] = 0
-                if status[iy, ix] & _MASKED:
-                    out_mask[i, j] = _mask_union(mask, jy - CENTRE, jx - CENTRE, table[py], table[px])
+        _positions(status.shape, nodes, table, (offset, i), (wy, wx), (whole, fractions, scale))
+        j = 0
+        while j < nx:
+            end, state = _run_end(whole, status, j)
+            if state & _BAD:
+                sy, sx = _position(nodes, offset, i, j)
+                value, noise, union = _border(source, sy, sx, table, bits)
+                out[0][i, j], out[2][i, j] = scale[j] * value, scale[j] * scale[j] * noise
+                out[1][i, j] = union
+            else:
+                first, where = (whole[0, j], whole[1, j]), (i, j, end)
+                _run_image(source[0], (wy, wx), first, scale, where, out[0])
+                _run_variance(source[2], first, (fractions, scale), where, out[2])
+                if state & _MASKED:
+                    _run_mask(source, (wy, wx), first, where, out[1])
+            j = end
+
+
+@njit(cache=True, nogil=True)
+def _run_end(whole: IntArray, status: Status, start: int) -> tuple[int, np.int64]:
+    # where the successive good source pixels end that begin here, and the union of their states
+    nx, y, x = whole.shape[1], whole[0, start], whole[1, start]
+    if y < 0 or status[y, x] & _BAD:
+        return start + 1, np.int64(_BAD)
+    row, state, end = status[y], np.int64(status[y, x]), start + 1
+    while end < nx and whole[0, end] == y and whole[1, end] == x + (end - start):
+        here = np.int64(row[x + (end - start)])
+        if here & _BAD:
+            break
+        state |= here
+        end += 1
+    return end, state
+
+
+@njit(cache=True, nogil=True)
+def _position(nodes: tuple[F64, F64, F64], offset: tuple[int, int], i: int, j: int) -> tuple[float, float]:
+    gi, gj = (i + offset[0]) // CELL, (j + offset[1]) // CELL
+    ty, tx = (i + offset[0] - gi * CELL) / CELL, (j + offset[1] - gj * CELL) / CELL
+    yl, yr = _ends(nodes[0], gi, gj, ty)
+    xl, xr = _ends(nodes[1], gi, gj, ty)
+    return yl + (yr - yl) * tx, xl + (xr - xl) * tx
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _positions(
+    shape: tuple[int, int],
+    nodes: tuple[F64, F64, F64],
+    table: F32,
+    at: tuple[tuple[int, int], int],
+    weights: tuple[F32, F32],
+    found: tuple[IntArray, F32, F32],
+) -> None:
+    # for one row: whole pixels (-1 beyond the image), fractions, area ratios and weights
+    (oy, ox), i = at
+    _, fractions, scale = found
+    nx = scale.size
+    gi = (i + oy) // CELL
+    ty = (i + oy - gi * CELL) / CELL
+    for gj in range((nx + ox + CELL - 1) // CELL):
+        ends = (*_ends(nodes[0], gi, gj, ty), *_ends(nodes[1], gi, gj, ty), *_ends(nodes[2], gi, gj, ty))
+        j0 = gj * CELL - ox
+        _cell_positions(ends, j0, (max(0, j0), min(nx, j0 + CELL)), shape, found)
+    for axis in range(2):
+        _look_up(table, fractions[axis], weights[axis])
+
+
+@njit(cache=True, nogil=True)
+def _cell_positions(
+    ends: tuple[float, float, float, float, float, float],
+    j0: int,
+    span: tuple[int, int],
+    shape: tuple[int, int],
+    found: tuple[IntArray, F32, F32],
+) -> None:
+    # free of branches, so that many pixels are computed at a time
+    yl, yr, xl, xr, al, ar = ends
+    whole, fractions, scale = found
+    h, w = shape
+    for j in range(span[0], span[1]):
+        tx = (j - j0) * (1 / CELL)
+        sy, sx = yl + (yr - yl) * tx, xl + (xr - xl) * tx
+        scale[j] = al + (ar - al) * tx
+        inside = (sy >= 0) & (sx >= 0) & (sy < h) & (sx < w)
+        jy, jx = np.int32(sy if inside else 0.0), np.int32(sx if inside else 0.0)
+        whole[0, j], whole[1, j] = jy if inside else np.int32(-1), jx
+        fractions[0, j], fractions[1, j] = (sy - jy if inside else 0.0), (sx - jx if inside else 0.0)
+
+
+@njit(cache=True, nogil=True)
+def _look_up(table: F32, fraction: F32, weights: F32) -> None:
+    half, phases = np.float32(0.5), np.float32(PHASES)
+    w0, w1, w2, w3, w4, w5 = weights[0], weights[1], weights[2], weights[3], weights[4], weights[5]
+    for j in range(fraction.size):
+        row = table[np.uintp(int(fraction[j] * phases + half))]
+        w0[j], w1[j], w2[j], w3[j], w4[j], w5[j] = row[0], row[1], row[2], row[3], row[4], row[5]
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _run_image(
+    image: F32, weights: tuple[F32, F32], first: tuple[int, int], scale: F32, where: tuple[int, int, int], out: F32
+) -> None:
+    wy, wx = weights
+    # pixels of one row that lie on successive source pixels: all is read in order, many pixels at a time
+    top, left = np.uintp(first[0] - CENTRE), np.uintp(first[1] - CENTRE)
+    row, start = np.uintp(where[0]), np.uintp(where[1])
+    u1, u2, u3, u4, u5 = np.uintp(1), np.uintp(2), np.uintp(3), np.uintp(4), np.uintp(5)
+    for n in range(np.uintp(where[2] - where[1])):
+        j, x = start + np.uintp(n), left + np.uintp(n)
+        w0, w1, w2, w3, w4, w5 = wx[0, j], wx[1, j], wx[2, j], wx[3, j], wx[4, j], wx[5, j]
+        total = np.float32(0)
+        for k in range(TAPS):
+            y = top + np.uintp(k)
+            total += wy[k, j] * (
+                w0 * image[y, x] + w1 * image[y, x + u1] + w2 * image[y, x + u2]
+                + w3 * image[y, x + u3] + w4 * image[y, x + u4] + w5 * image[y, x + u5]
+            )  # fmt: skip
+        out[row, j] = scale[j] * total
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _run_variance(
+    variance: F32, first: tuple[int, int], position: tuple[F32, F32], where: tuple[int, int, int], out: F32
+) -> None:
+    fractions, scale = position
+    y, left, row, start = np.uintp(first[0]), np.uintp(first[1]), np.uintp(where[0]), np.uintp(where[1])
+    one = np.uintp(1)
+    for n in range(np.uintp(where[2] - where[1])):
+        j, x = start + np.uintp(n), left + np.uintp(n)
+        fy, fx = fractions[0, j], fractions[1, j]
+        upper = variance[y, x] + fx * (variance[y, x + one] - variance[y, x])
+        lower = variance[y + one, x] + fx * (variance[y + one, x + one] - variance[y + one, x])
+        out[row, j] = scale[j] * scale[j] * (upper + fy * (lower - upper))
+
+
+@njit(cache=True, nogil=True)
+def _run_mask(
+    source: tuple[F32, IntArray, F32, Status],
+    weights: tuple[F32, F32],
+    first: tuple[int, int],
+    where: tuple[int, int, int],
+    out: IntArray,
+) -> None:
+    _, mask, _, status = source
+    y, x = first
+    i, start, end = where
+    for n in range(end - start):
+        if status[y, x + n] & _MASKED:
+            wy, wx = weights[0][:, start + n], weights[1][:, start + n]
+            out[i, start + n] = _mask_union(mask, y - CENTRE, x + n - CENTRE, wy, wx)
 
 
 @njit(cache=True, nogil=True)
@@ -279,59 +392,7 @@ def _border(
     wy = table[int(fy * np.float32(PHASES) + np.float32(0.5))]
     wx = table[int(fx * np.float32(PHASES) + np.float32(0.5))]
     total, weight, lost, union = _partial_sum(source, iy - CENTRE, ix - CENTRE, wy, wx, no_data)
-    if weight < _MIN_WEIGHT:
+    if weight < MIN_WEIGHT:
         return np.nan, np.nan, no_data
     union |= partial if lost > LOST_WEIGHT else 0
     return total / weight, _linear_variance(variance, iy, ix, fy, fx), union
-
-
-def resample_plain(
-    image: F32,
-    mask: IntArray,
-    variance: F32,
-    positions: tuple[F64, F64],
-    *,
-    area: F64,
-    table: F32,
-    bits: tuple[int, int],
-) -> tuple[F32, IntArray, F32]:
-    """Do what `resample` does, pixel by pixel, from the position and area ratio of every target pixel."""
-    shape = positions[0].shape
-    out_image, out_variance = np.full(shape, np.nan), np.full(shape, np.nan)
-    out_mask = np.full(shape, bits[0], np.int32)
-    good = np.isfinite(image) & np.isfinite(variance) & ((mask & bits[0]) == 0)
-    for i, j in np.ndindex(*shape):
-        sy, sx = float(positions[0][i, j]), float(positions[1][i, j])
-        if not (-0.5 < sy < image.shape[0] - 0.5 and -0.5 < sx < image.shape[1] - 0.5):
-            continue
-        if not good[int(np.floor(sy + 0.5)), int(np.floor(sx + 0.5))]:
-            continue
-        iy, ix = int(np.floor(sy)), int(np.floor(sx))
-        fy, fx = sy - iy, sx - ix
-        taps = np.arange(TAPS) - CENTRE
-        y, x = np.meshgrid(iy + taps, ix + taps, indexing="ij")
-        wy, wx = table[int(fy * PHASES + 0.5)], table[int(fx * PHASES + 0.5)]
-        weights = np.outer(wy, wx).astype(float)
-        inside = (y >= 0) & (x >= 0) & (y < image.shape[0]) & (x < image.shape[1]) & (weights != 0)
-        use = inside.copy()
-        use[inside] = good[y[inside], x[inside]]
-        total = weights[use].sum()
-        if total < _MIN_WEIGHT:
-            continue
-        heavy = use & np.outer(np.abs(wy) > MASK_WEIGHT, np.abs(wx) > MASK_WEIGHT)
-        lost = np.abs(weights[(weights != 0) & ~use]).sum()
-        out_mask[i, j] = np.bitwise_or.reduce(mask[y[heavy], x[heavy]], initial=0)
-        out_mask[i, j] |= bits[1] if lost > LOST_WEIGHT else 0
-        out_image[i, j] = area[i, j] * (weights[use] * image[y[use], x[use]]).sum() / total
-        linear = np.outer(np.maximum(0, 1 - np.abs(sy - y[:, 0])), np.maximum(0, 1 - np.abs(sx - x[0])))
-        near = _inside_finite(variance, y, x) & (linear > 0)
-        out_variance[i, j] = area[i, j] ** 2 * np.average(variance[y[near], x[near]], weights=linear[near])
-    return out_image.astype(np.float32), out_mask, out_variance.astype(np.float32)
-
-
-def _inside_finite(plane: F32, y: IntArray, x: IntArray) -> BoolArray:
-    # which integer positions lie inside the plane on a finite value
-    inside = (y >= 0) & (x >= 0) & (y < plane.shape[0]) & (x < plane.shape[1])
-    result: BoolArray = inside.copy()
-    result[inside] = np.isfinite(plane[y[inside], x[inside]])
-    return result

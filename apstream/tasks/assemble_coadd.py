@@ -19,7 +19,7 @@ from apstream.model.mask import MaskPlane, planes
 from apstream.model.psf import Psf
 from apstream.tasks.coadd_mask import coadd_mask, ends_of, mark_edges
 from apstream.tasks.coadd_statistics import ClippedMean, Statistic, Values, WeightedMean, sigma_clip, value_of
-from apstream.tasks.find_artifacts import ArtifactConfig, find_artifacts, margin_of
+from apstream.tasks.find_artifacts import ArtifactConfig, ArtifactSearch, find_artifacts, prepare_search
 from apstream.tasks.psf_field import CoaddPsf, combined_psf
 from apstream.tasks.warped_input import WarpedInput
 
@@ -163,8 +163,9 @@ def assemble_coadd(
     ordered = [inputs[k] for k in kept]
     chosen = {name: [values[k] for k in kept] for name, values in (extras or {}).items()}
     out = _Planes.make(len(ordered), target.shape)
-    for box in _subregions(target, _side(len(ordered), config)):
-        found = _assemble_part(ordered, box, target, config, chosen)
+    search = prepare_search(ordered, target, config.artifacts) if config.artifacts and ordered else None
+    for box in _subregions(target, _side(len(ordered), search, config)):
+        found = _assemble_part(ordered, (box, target), search, config, chosen)
         _place(out, found, box.slices(target))
     mark_edges(out.mask, out.weight)
     if not out.count.any():
@@ -231,16 +232,17 @@ def _with_inputs(
     )
 
 
-def _side(n: int, config: AssembleCoaddConfig) -> int:
+def _side(n: int, search: ArtifactSearch | None, config: AssembleCoaddConfig) -> int:
     """Return the side of the sub-regions: all that is open of them fits into the memory allowed."""
     if not config.keeps_all:
         return config.subregion_pixels
     whole = np.sqrt(config.memory_mb * 1e6 / (_BYTES_PER_PIXEL * max(n, 1)))
-    return int(np.clip(whole - 2 * _margin(config), _SMALLEST_SIDE, config.subregion_pixels))
+    side = int(np.clip(whole - 2 * _margin(search), _SMALLEST_SIDE, config.subregion_pixels))
+    return side - side % 2
 
 
-def _margin(config: AssembleCoaddConfig) -> int:
-    return max(_ENDS, margin_of(config.artifacts) if config.artifacts else 0)
+def _margin(search: ArtifactSearch | None) -> int:
+    return max(_ENDS, search.margin if search else 0)
 
 
 def _subregions(target: Box, side: int) -> Iterator[Box]:
@@ -257,12 +259,13 @@ def _place(out: _Planes, found: FoundMean, where: tuple[slice, slice]) -> None:
 
 def _assemble_part(
     inputs: Sequence[WarpedInput],
-    box: Box,
-    target: Box,
+    place: tuple[Box, Box],
+    search: ArtifactSearch | None,
     config: AssembleCoaddConfig,
     extras: Mapping[str, Sequence[Any]],
 ) -> FoundMean:
-    wide = box.grow(_margin(config)).intersect(target)
+    box, target = place
+    wide = box.grow(_margin(search)).intersect(target)
     here = [k for k, item in enumerate(inputs) if not item.box.intersect(wide).is_empty]
     bits = SumBits(
         no_data=int(MaskPlane.NO_DATA),
@@ -276,7 +279,7 @@ def _assemble_part(
     clipped: BoolArray | None = None
     if config.keeps_all:
         parts = list(opened)
-        clipped = _left_out(parts, [inputs[k] for k in here], bits, config)
+        clipped = _left_out(parts, [inputs[k] for k in here], (search, here), bits, config)
         opened = (part for part in parts)
     for n, (k, part) in enumerate(zip(here, opened, strict=True)):
         out = None if clipped is None else clipped[n][inner]
@@ -306,7 +309,11 @@ def _opened(item: WarpedInput, box: Box, config: AssembleCoaddConfig) -> MaskedI
 
 
 def _left_out(
-    parts: Sequence[MaskedImage], inputs: Sequence[WarpedInput], bits: SumBits, config: AssembleCoaddConfig
+    parts: Sequence[MaskedImage],
+    inputs: Sequence[WarpedInput],
+    searched: tuple[ArtifactSearch | None, Sequence[int]],
+    bits: SumBits,
+    config: AssembleCoaddConfig,
 ) -> BoolArray:
     if not parts:
         return np.zeros((0, 0, 0), bool)
@@ -316,8 +323,9 @@ def _left_out(
         good[k] &= (part.mask & (bits.no_data | bits.bad)) == 0
         variance[k] *= np.float32(inputs[k].noise_share)
     out = np.zeros(stack.shape, bool)
-    if config.artifacts is not None:
-        out |= find_artifacts(stack, variance, good, config.artifacts)
+    search, here = searched
+    if search is not None:
+        out |= find_artifacts(stack, variance, good, search, here)
     if isinstance(config.statistic, ClippedMean):
         out |= sigma_clip(stack, variance, good & ~out, config.statistic)
     return out

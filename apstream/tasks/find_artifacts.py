@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from apstream.arrays.artifacts import ExcessLimits, SeparableKernel, find_excess, max_epochs, separable
 from apstream.arrays.coadd import ClipLimits, clip_outliers
-from apstream.arrays.types import F32, BoolArray
+from apstream.arrays.psf_match import broadened, half_maximum_width, matching_kernel, round_profile
+from apstream.arrays.psf_warp import local_matrix, warp_kernel
+from apstream.arrays.types import F32, F64, BoolArray
+from apstream.model.geometry import Box
+from apstream.model.psf import Psf
+from apstream.tasks.psf_field import PsfInput
+from apstream.tasks.warped_input import WarpedInput
 
-__all__ = ["ArtifactConfig", "find_artifacts", "margin_of"]
+__all__ = ["ArtifactConfig", "ArtifactSearch", "find_artifacts", "prepare_search"]
+
+#: Power below which a spatial frequency of an input is not amplified when it is matched.
+_FLOOR = 1e-5
+#: Kernels hold so many FWHM of the common PSF on either side of their middle.
+_KERNEL_HALF = 2.5
+#: Peaks of stars differ so many times as much as those of the PSFs: pixel phases, PSF models.
+_SEEING_MARGIN = 1.2
+#: Smoothed to this FWHM, pixels, every second pixel tells all.
+_FINE_FWHM = 4.0
 
 
 class ArtifactConfig(BaseModel):
@@ -15,34 +35,136 @@ class ArtifactConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    pixel_nsigma: float = Field(5.0, gt=0, description="Pixels farther from the median are artifacts, standard errors.")
-    pixel_fraction: float = Field(
-        0.8, ge=0, description="Fraction of the local brightness that pixels may differ by, for their seeing."
+    nsigma: float = Field(
+        5.0, gt=0, description="Excess over the static sky, after smoothing to one PSF, standard errors; both signs."
     )
-    reach_pixels: int = Field(4, ge=0, le=50, description="About the FWHM of a star, pixels.")
-    grow_pixels: int = Field(3, ge=0, le=50, description="How far an artifact takes its rim along, pixels.")
+    fraction: float = Field(
+        0.05, ge=0, description="Fraction of the local brightness that matched exposures may differ by."
+    )
+    low_nsigma: float = Field(1.5, gt=0, description="Down to this an artifact takes its surroundings along.")
+    grow_pixels: int = Field(6, ge=0, le=50, description="How far.")
+    rim_pixels: int = Field(2, ge=0, le=20, description="All within this of an artifact go with it, pixels.")
+    epoch_fraction: float = Field(
+        0.4, ge=0, lt=1, description="What shows in more than this fraction of the exposures is real."
+    )
+    epoch_offset: float = Field(2.0, ge=0, description="Of many exposures, what shows in more than this is real;")
+    epoch_slope: float = Field(0.03, ge=0, lt=1, description="this much is added for each exposure.")
+    widening: float = Field(1.25, ge=1, le=3, description="FWHM of the common PSF over the widest exposure's.")
+    default_fwhm_pixels: float = Field(4.0, gt=0, description="FWHM to smooth with where no PSF is known, pixels.")
+    pixel_nsigma: float = Field(
+        5.0, gt=0, description="Single pixels farther from the median are artifacts, standard errors."
+    )
+    pixel_fraction: float = Field(
+        0.3, ge=0, description="Fraction of the local brightness by which pixels may differ more than their PSFs do."
+    )
+    unknown_fraction: float = Field(0.8, ge=0, description="Both fractions where no PSF is known.")
+    pixel_reach: int = Field(4, ge=0, le=50, description="About the FWHM of a star, pixels.")
+    pixel_grow: int = Field(3, ge=0, le=50, description="How far an outlying pixel takes its rim along, pixels.")
 
 
-def margin_of(config: ArtifactConfig) -> int:
-    """Return how many pixels around a region its artifacts depend on."""
-    return _limits(config).margin
+@dataclass(frozen=True, slots=True, eq=False)
+class ArtifactSearch:
+    """What the search needs to know of all inputs: the same for every part of a coadd.
+
+    Parameters
+    ----------
+    kernels, noise
+        What gives each input the common PSF, and what that makes of its variance.
+    fractions : ndarray, shape (n,)
+        Fraction of the local brightness that single pixels of each input may differ by.
+    """
+
+    excess: ExcessLimits
+    pixel: ClipLimits
+    kernels: tuple[SeparableKernel, ...]
+    noise: F64
+    fractions: F64
+
+    @property
+    def margin(self) -> int:
+        """Pixels around a part that its artifacts depend on."""
+        wide = max(self.excess.margin + max((k.half for k in self.kernels), default=0), self.pixel.margin)
+        return wide + wide % 2  # parts begin on a searched pixel
 
 
-def find_artifacts(stack: F32, variance: F32, good: BoolArray, config: ArtifactConfig) -> BoolArray:
+def prepare_search(inputs: Sequence[WarpedInput], target: Box, config: ArtifactConfig) -> ArtifactSearch:
+    """Find the common PSF of the inputs of a coadd on `target`, and the kernels that lead to it."""
+    own = [None if item.psf is None else _psf_on(item.psf, target) for item in inputs]
+    known = [kernel for kernel in own if kernel is not None]
+    if known and len(known) == len(own):
+        widest = max(known, key=half_maximum_width)
+        fraction, fwhm = config.fraction, config.widening * half_maximum_width(widest)
+        half = int(np.ceil(_KERNEL_HALF * fwhm))
+        size = max(2 * half, max(k.shape[0] for k in known) // 2)
+        common = broadened(round_profile(widest, 1.0, size), fwhm)
+        matching = [matching_kernel(kernel, common, half, floor=_FLOOR) for kernel in known]
+        peaks = np.array([kernel.max() for kernel in known])
+        fractions = config.pixel_fraction + _SEEING_MARGIN * np.abs(peaks / np.median(peaks) - 1)
+    else:
+        fraction, fwhm = config.unknown_fraction, config.default_fwhm_pixels
+        half = int(np.ceil(_KERNEL_HALF * fwhm))
+        matching = [Psf.gaussian(fwhm, target, half).central()] * len(own)
+        fractions = np.full(len(own), config.unknown_fraction)
+    kernels = tuple(separable(kernel) for kernel in matching)
+    share = np.array([item.noise_share for item in inputs])
+    noise = 1 / (1 / np.array([k.noise for k in kernels]) + 1 / share - 1)
+    return ArtifactSearch(
+        _excess_limits(fwhm, fraction, config), _pixel_limits(config), kernels, noise / share, fractions
+    )
+
+
+def _psf_on(item: PsfInput, target: Box) -> F64:
+    """Return the PSF of an input as it is in the middle of the part of `target` that it covers."""
+    y, x = target.center
+    sy, sx = (float(v[0]) for v in item.pixel_map(np.array([y]), np.array([x])))
+    matrix = local_matrix(item.pixel_map, y, x)
+    if not (np.isfinite(matrix).all() and np.isfinite([sy, sx]).all()):
+        return item.psf.central()
+    place = (np.clip(sy, item.box.y0, item.box.y1 - 1), np.clip(sx, item.box.x0, item.box.x1 - 1))
+    scale = float(np.sqrt(abs(np.linalg.det(matrix))))
+    return warp_kernel(item.psf.at(*place), matrix, int(np.ceil(max(item.psf.shape) / (2 * scale))))
+
+
+def find_artifacts(
+    stack: F32, variance: F32, good: BoolArray, search: ArtifactSearch, here: Sequence[int]
+) -> BoolArray:
     """Tell which good pixels are artifacts.
+
+    Two searches are united: one after smoothing to a common PSF, for what is as wide as a star or wider,
+    however faint (asteroids, trails, ghosts), one for single pixels (cosmic rays).
 
     Parameters
     ----------
     stack, variance, good : ndarray, shape (n, ny, nx)
         Values on one flux scale, the variance that single pixels scatter with, and which pixels count.
+    here
+        Which inputs of the search these are.
     """
-    return clip_outliers(stack, variance, good, _limits(config))
+    kernels, noise = [search.kernels[k] for k in here], search.noise[list(here)]
+    excess = find_excess(stack, variance, good, kernels, noise, search.excess)
+    allowed = max_epochs(np.arange(len(here) + 1), search.excess)
+    return excess | clip_outliers(stack, variance, good, search.pixel, allowed, search.fractions[list(here)])
 
 
-def _limits(config: ArtifactConfig) -> ClipLimits:
+def _excess_limits(fwhm: float, fraction: float, config: ArtifactConfig) -> ExcessLimits:
+    return ExcessLimits(
+        nsigma=config.nsigma,
+        fraction=fraction,
+        reach=int(np.ceil(fwhm / 2)),
+        step=2 if fwhm >= _FINE_FWHM else 1,
+        counted_nsigma=0.5 * config.nsigma,
+        low_nsigma=config.low_nsigma,
+        grow=config.grow_pixels,
+        rim=config.rim_pixels,
+        slope=config.epoch_fraction,
+        offset=config.epoch_offset,
+        offset_slope=config.epoch_slope,
+    )
+
+
+def _pixel_limits(config: ArtifactConfig) -> ClipLimits:
     return ClipLimits(
         nsigma=config.pixel_nsigma,
-        fraction=config.pixel_fraction,
-        reach=config.reach_pixels,
-        grow=config.grow_pixels,
+        reach=config.pixel_reach,
+        grow=config.pixel_grow,
     )

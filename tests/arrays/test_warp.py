@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apstream.arrays.lanczos import bilinear_table, lanczos3, lanczos3_table
-from apstream.arrays.warp import CELL, map_grid, resample, resample_plain
+from apstream.arrays.warp import CELL, map_grid, resample
+from apstream.arrays.warp_plain import resample_plain
 
 NO_DATA, PARTIAL = 256, 4
 BITS = (NO_DATA, PARTIAL)

@@ -1,0 +1,265 @@
+"""What is in some images of a stack and not in the others.
+
+After the idea of comparing each epoch with a static sky of matched PSF (AlSayyad 2016, the LSST pipelines'
+CompareWarp); the numbers of epochs are those, the rest is decided pixel by pixel from a bounded
+neighbourhood, so that a large image may be searched in parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
+
+from apstream.arrays.coadd import masked_median
+from apstream.arrays.types import F32, F64, BoolArray, FloatArray
+
+__all__ = ["ExcessLimits", "SeparableKernel", "convolve_plain", "find_excess", "max_epochs", "separable", "smoothed"]
+
+_HIGH, _COUNTED, _LOW, _NEGATIVE = 1, 2, 4, 8
+State = NDArray[np.uint8]
+#: Variance of the median of many values over that of their mean.
+_MEDIAN_VARIANCE = np.pi / 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeparableKernel:
+    """A kernel as a sum of products of a column and a row.
+
+    Parameters
+    ----------
+    columns, rows : ndarray, shape (rank, 2 half + 1), float32
+    """
+
+    columns: F32
+    rows: F32
+
+    @property
+    def half(self) -> int:
+        """Half the side."""
+        return int(self.rows.shape[1]) // 2
+
+    @property
+    def kernel(self) -> F64:
+        """The kernel itself."""
+        return np.asarray(np.einsum("ri,rj->ij", self.columns.astype(float), self.rows.astype(float)))
+
+    @property
+    def noise(self) -> float:
+        """Sum of squares: what it makes of the variance of white noise."""
+        return float(np.square(self.kernel).sum())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExcessLimits:
+    """When a smoothed pixel of one image is in excess of the others.
+
+    Parameters
+    ----------
+    nsigma, fraction, reach
+        It is if it differs from the median by more than `nsigma` standard errors plus `fraction` of the
+        brightest median value within `reach` pixels.
+    counted_nsigma
+        Epochs that differ by more than this count as showing it too.
+    low_nsigma, grow
+        Pixels of the same sign above the lower limit within `grow` pixels go with it,
+    rim
+        and all within `rim` pixels.
+    step
+        Every pixel is searched, or every second along y and x: enough for what is smoothed to four pixels.
+    slope, offset, offset_slope
+        It is an artifact in at most min(slope n, offset + offset_slope n) of n epochs, rounded down.
+    """
+
+    nsigma: float = 5.0
+    fraction: float = 0.05
+    reach: int = 4
+    step: int = 1
+    counted_nsigma: float = 2.5
+    low_nsigma: float = 1.5
+    grow: int = 6
+    rim: int = 2
+    slope: float = 0.4
+    offset: float = 2.0
+    offset_slope: float = 0.03
+
+    @property
+    def margin(self) -> int:
+        """Pixels around a region that its result depends on, beside the kernels."""
+        return max(self.reach, 1) + self.grow + self.rim + 3 * self.step
+
+
+def separable(kernel: FloatArray, *, tolerance: float = 1e-3, rank: int = 5) -> SeparableKernel:
+    """Return the best sum of products for a kernel, off by no more than `tolerance` of its peak if `rank` allows."""
+    u, s, v = np.linalg.svd(np.asarray(kernel, float))
+    keep = int(np.clip(np.count_nonzero(s > tolerance * s[0]), 1, rank))
+    columns, rows = (u[:, :keep] * s[:keep]).T, v[:keep]
+    total = np.einsum("ri,rj->", columns, rows)
+    return SeparableKernel((columns * (np.sum(kernel) / total)).astype(np.float32), rows.astype(np.float32))
+
+
+def smoothed(image: F32, kernel: SeparableKernel, step: int = 1) -> F32:
+    """Convolve a finite image, on every pixel or every second; beyond its border it is mirrored.
+
+    `convolve_plain` says the same slowly.
+    """
+    padded = np.pad(image, kernel.half, mode="symmetric")
+    out = np.zeros(tuple(-(-side // step) for side in image.shape), np.float32)
+    rows = np.empty((padded.shape[0], out.shape[1]), np.float32)
+    for column, row in zip(kernel.columns, kernel.rows, strict=True):
+        _along_x(padded, np.ascontiguousarray(row[::-1]), step, rows)
+        _along_y(rows, np.ascontiguousarray(column[::-1]), step, out)
+    return out
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _along_x(padded: F32, row: F32, step: int, out: F32) -> None:
+    ny, nx = out.shape
+    for i in range(ny):
+        line, target = padded[i], out[i]
+        target[:] = np.float32(0)
+        for k in range(row.size):
+            w = row[k]
+            if step == 2:
+                for j in range(nx):
+                    target[j] += w * line[2 * j + k]
+            else:
+                for j in range(nx):
+                    target[j] += w * line[j + k]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _along_y(rows: F32, column: F32, step: int, out: F32) -> None:
+    ny, nx = out.shape
+    for i in range(ny):
+        target = out[i]
+        for k in range(column.size):
+            w, line = column[k], rows[step * i + k]
+            for j in range(nx):
+                target[j] += w * line[j]
+
+
+def convolve_plain(image: F32, kernel: FloatArray) -> F64:
+    """Do what `smoothed` does with scipy."""
+    from scipy.ndimage import convolve
+
+    return np.asarray(convolve(image.astype(float), np.asarray(kernel, float), mode="reflect"))
+
+
+def max_epochs(n: NDArray[np.integer], limits: ExcessLimits) -> NDArray[np.int16]:
+    """Return in how many of `n` epochs an artifact may be; none of fewer than three, else one at least."""
+    number = np.asarray(n, float)
+    allowed = np.minimum(limits.slope * number, limits.offset + limits.offset_slope * number)
+    return np.where(number < 3, 0, np.maximum(np.floor(allowed), 1)).astype(np.int16)
+
+
+def find_excess(
+    stack: F32, variance: F32, good: BoolArray, kernels: list[SeparableKernel], noise: F64, limits: ExcessLimits
+) -> BoolArray:
+    """Tell which good pixels are in excess of the static sky in a few epochs only.
+
+    Parameters
+    ----------
+    stack, variance, good : ndarray, shape (n, ny, nx)
+        Background-subtracted values on one flux scale, their variance, and which of them count.
+    kernels
+        What gives the images one PSF, wide enough to find what is as wide as a star.
+    noise : ndarray, shape (n,)
+        What the kernels make of the variance.
+
+    Returns
+    -------
+    ndarray, shape (n, ny, nx), bool
+        Pixels within `limits.margin` and the kernels of the border would need neighbours that are not there.
+    """
+    step = limits.step
+    matched = _matched(stack, good, kernels, step)
+    there, near = good[:, ::step, ::step], 2 * -(-limits.reach // step) + 1
+    model = masked_median(matched, there)
+    bright = maximum_filter(np.nan_to_num(np.abs(model)), near)
+    number = there.sum(axis=0, dtype=np.int16)
+    spread = _smoothed_variance(variance[:, ::step, ::step], there, noise, near)
+    _raise_border(spread, max((kernel.half for kernel in kernels), default=0) // step)
+    of_model = np.float32(_MEDIAN_VARIANCE) * spread.sum(axis=0) / np.maximum(number, 1).astype(np.float32) ** 2
+    states = np.zeros(matched.shape, np.uint8)
+    thresholds = np.array([limits.nsigma, limits.counted_nsigma, limits.low_nsigma, limits.fraction], np.float32)
+    for k, state in enumerate(states):
+        _classify(matched[k] - model, np.sqrt(spread[k] + of_model), there[k], (bright, number), thresholds, state)
+    shown = np.zeros(number.shape, np.int16)
+    for state in states:
+        shown += maximum_filter(state & _COUNTED, 3) != 0
+    rare = shown <= max_epochs(number, limits)
+    out = np.zeros(stack.shape, bool)
+    for k, state in enumerate(states):
+        found = _grown(state, rare, limits)
+        if found.any():
+            out[k] = found.repeat(step, axis=0).repeat(step, axis=1)[: stack.shape[1], : stack.shape[2]]
+    return out & good
+
+
+def _smoothed_variance(variance: FloatArray, there: BoolArray, noise: F64, near: int) -> F32:
+    # a star's own noise is spread as far as its light: the largest variance around is taken
+    out = np.zeros(variance.shape, np.float32)
+    for k, plane in enumerate(variance):
+        out[k] = maximum_filter(np.where(there[k], plane, 0), near) * np.float32(noise[k])
+    return out
+
+
+def _raise_border(spread: F32, width: int) -> None:
+    # beyond the border the image is mirrored: its noise counts twice
+    for axis in (1, 2):
+        for end in (slice(None, width), slice(-width or None, None)):
+            spread[(slice(None), end) if axis == 1 else (slice(None), slice(None), end)] *= 2 if width else 1
+
+
+def _matched(stack: F32, good: BoolArray, kernels: list[SeparableKernel], step: int) -> F32:
+    # what is masked is filled with what the others show there, so that it cannot leak
+    median = masked_median(stack, good)
+    out = np.empty((len(stack), *(-(-side // step) for side in median.shape)), np.float32)
+    for k, kernel in enumerate(kernels):
+        filled = np.where(good[k] | ~np.isfinite(median), stack[k], median)
+        out[k] = smoothed(np.nan_to_num(filled, copy=False), kernel, step)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _classify(
+    difference: F32,
+    sigmas: F32,
+    good: BoolArray,
+    around: tuple[F32, NDArray[np.int16]],
+    thresholds: F32,
+    out: State,
+) -> None:
+    bright, number = around
+    high, counted, low, fraction = thresholds
+    ny, nx = difference.shape
+    for i in range(ny):
+        for j in range(nx):
+            if not good[i, j] or number[i, j] < 3:
+                continue
+            value = abs(difference[i, j])
+            sigma = sigmas[i, j]
+            beyond = value - fraction * bright[i, j]
+            state = (
+                _LOW * (value > low * sigma) + _HIGH * (beyond > high * sigma) + _COUNTED * (beyond > counted * sigma)
+            )
+            out[i, j] = np.uint8(state + _NEGATIVE * (difference[i, j] < 0))
+
+
+def _grown(state: State, rare: BoolArray, limits: ExcessLimits) -> BoolArray:
+    """Return the rare high pixels with their rims."""
+    out = np.zeros(state.shape, bool)
+    low = (state & _LOW) != 0
+    grow, rim = (2 * -(-side // limits.step) + 1 for side in (limits.grow, limits.rim))
+    for sign in (0, _NEGATIVE):
+        own = (state & _NEGATIVE) == sign
+        seed = ((state & _HIGH) != 0) & rare & own
+        if seed.any():
+            near = maximum_filter(seed.view(np.uint8), grow).view(bool)
+            body = seed | (near & low & own)
+            out |= maximum_filter(body.view(np.uint8), rim).view(bool)
+    return out
