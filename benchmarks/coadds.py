@@ -26,7 +26,8 @@ from apstream.cameras import load_camera
 from apstream.model.calibs import IsrCalibs
 from apstream.model.exposures import CalExp
 from apstream.model.products import KnownObjects
-from apstream.pipeline.coadds import CoaddConfig, CoaddInput, coadd_patch, common_psf, covering_skymap, sharp_enough
+from apstream.pipeline.coadd_inputs import CoaddInput, covering_skymap
+from apstream.pipeline.coadds import CoaddConfig, coadd_patch, common_psf, sharp_enough
 from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.pixels import PixelInputs, PixelResult, calibrate_raw, find_dia_sources
 from apstream.repo.formats.catalogs import read_refcat

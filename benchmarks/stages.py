@@ -18,7 +18,8 @@ def prepare(folder: Path, size: int) -> None:
     from apstream.repo.ingest import ingest_sources
     from apstream.repo.repository import Repository
     from apstream.service.batch import select_raws
-    from apstream.service.coadd import CoaddSettings, make_coadds
+    from apstream.service.coadd import make_coadds
+    from apstream.service.coadd_settings import CoaddSettings
     from apstream.simulate.config import NightConfig, PairConfig
     from apstream.simulate.night import simulate_night
     from apstream.simulate.pair import simulate_pair

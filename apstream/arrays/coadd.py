@@ -156,6 +156,7 @@ def add_part(
     place: tuple[int, int],
     weight: float,
     bits: tuple[int, int],
+    shared: bool = False,
 ) -> None:
     """Add an image to a running weighted sum, in place.
 
@@ -171,6 +172,8 @@ def add_part(
         Its weight.
     bits
         NO_DATA, whose pixels add nothing, and EDGE, whose pixels (the rim) add next to nothing.
+    shared
+        Whether all additions have the same noise; their variances are averaged then.
     """
     image, variance, weights, mask, rim = total
     pixels, noise, flags = part
@@ -188,14 +191,15 @@ def add_part(
             else:
                 mask[y, x] |= flag
             image[y, x] += share * pixels[i, j]
-            variance[y, x] += share * share * noise[i, j]
+            variance[y, x] += (share if shared else share * share) * noise[i, j]
             weights[y, x] += share
 
 
 @njit(cache=True, nogil=True)
-def finish_sum(total: tuple[F32, F32, F32, IntArray, IntArray], no_data: int) -> int:
+def finish_sum(total: tuple[F32, F32, F32, IntArray, IntArray], no_data: int, shared: bool = False) -> int:
     """Turn the sums of `add_part` into mean, variance and mask in place; return how many pixels have data.
 
+    `shared` is that of `add_part`.
     Pixels without data become zero, with zero variance and the bit `no_data`.
     """
     image, variance, weights, mask, rim = total
@@ -207,7 +211,7 @@ def finish_sum(total: tuple[F32, F32, F32, IntArray, IntArray], no_data: int) ->
             if w > 0:
                 count += 1
                 image[i, j] /= w
-                variance[i, j] /= w * w
+                variance[i, j] /= w if shared else w * w
                 if w < 100 * RIM_SHARE:
                     mask[i, j] = rim[i, j]
             else:

@@ -59,14 +59,33 @@ def _shown(error: ApstreamError) -> str:
 @cache
 def register() -> None:
     """Attach the commands; imported here so that each file stays thin."""
-    from apstream.cli import alerts, apdb, calib, coadd, demo, repo, run, send, serve, simulate, single, subtract
+    from apstream.cli import (
+        alerts,
+        apdb,
+        calib,
+        coadd,
+        demo,
+        repo,
+        run,
+        send,
+        serve,
+        simulate,
+        single,
+        skymap,
+        subtract,
+        template,
+        warp,
+    )
 
     app.command()(subtract.subtract)
     app.command()(simulate.simulate)
     app.command()(single.isr)
     app.command()(single.characterize)
     app.command()(single.calibrate)
+    app.command()(skymap.skymap)
+    app.command()(warp.warp)
     app.command()(coadd.coadd)
+    app.command()(template.template)
     app.command()(run.run)
     app.command()(serve.serve)
     app.command()(send.send)

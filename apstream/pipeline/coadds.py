@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,33 +10,32 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.arrays.types import F64
-from apstream.errors import NoTemplateOverlap, TooFewStars
+from apstream.errors import BadSettings, NoGoodPixels, NoTemplateOverlap, TooFewStars
 from apstream.model.exposures import STAR_DTYPE, CalExp, Exposure, ExposureInfo
 from apstream.model.geometry import Box
 from apstream.model.ids import VisitDetector
-from apstream.model.image import MaskedImage
 from apstream.model.photocalib import PhotoCalib
-from apstream.model.products import SkyCircle
 from apstream.model.psf import Psf
-from apstream.model.skymap import SkyMap
+from apstream.model.summary import CalExpSummary
 from apstream.model.tract import Tract
-from apstream.model.wcs import SkyWcs, separation
+from apstream.pipeline.coadd_inputs import CoaddInput
 from apstream.tasks.assemble_coadd import AssembleCoaddConfig, Coadd, assemble_coadd
 from apstream.tasks.characterize import CharacterizeConfig, characterize
-from apstream.tasks.match_warp import MatchWarpConfig, target_kernel, widest_fwhm
+from apstream.tasks.match_warp import MatchWarpConfig, target_kernel
 from apstream.tasks.psf_field import PsfInput
+from apstream.tasks.select_inputs import SelectInputsConfig
 from apstream.tasks.warp import WarpConfig, wcs_map
-from apstream.tasks.warped_input import WarpedInput, matched_input, mean_variance, warped_input
+from apstream.tasks.warped_input import WarpedInput, matched_input, warped_input
 
 __all__ = [
     "CoaddConfig",
-    "CoaddInput",
     "CoaddPatch",
+    "coadd_info",
     "coadd_patch",
+    "coadd_warps",
     "common_psf",
-    "covering_skymap",
+    "input_warp",
     "sharp_enough",
-    "sharpest",
 ]
 
 
@@ -48,6 +47,7 @@ class CoaddConfig(BaseModel):
     warp_type: Literal["psf_matched", "direct"] = Field(
         "psf_matched", description="Whether warps are convolved to one common PSF before they are combined"
     )
+    select: SelectInputsConfig = Field(SelectInputsConfig(), description="Which calexps are good enough")
     match: MatchWarpConfig = Field(MatchWarpConfig(), description="The common PSF of psf-matched warps")
     assemble: AssembleCoaddConfig = Field(AssembleCoaddConfig(), description="How warps are combined")
     warp: WarpConfig = Field(WarpConfig(), description="How calexps are resampled")
@@ -57,74 +57,11 @@ class CoaddConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class CoaddInput:
-    """What a calexp says without its pixels, and how to read these.
-
-    Parameters
-    ----------
-    read
-        Returns at least the pixels of a box.
-    fwhm_arcsec, widest_arcsec
-        Width of its PSF in the middle, and the largest.
-    weight
-        1 / mean variance.
-    relative
-        Whether its fluxes are on the scale of an image instead of nJy.
-    """
-
-    read: Callable[[Box], MaskedImage]
-    info: ExposureInfo
-    psf: Psf
-    wcs: SkyWcs
-    box: Box
-    fwhm_arcsec: float
-    widest_arcsec: float
-    weight: float
-    relative: bool
-
-    @classmethod
-    def of(cls, calexp: CalExp, read: Callable[[Box], MaskedImage] | None = None) -> CoaddInput:
-        """Note what an exposure says; its pixels are kept only if there is no way to read them again.
-
-        Raises
-        ------
-        NoGoodPixels
-            If no pixel has a positive variance.
-        """
-        scale, image = calexp.wcs.pixel_scale_arcsec, calexp.image
-        return cls(
-            read=read or (lambda box: image),
-            info=calexp.info,
-            psf=calexp.psf,
-            wcs=calexp.wcs,
-            box=calexp.box,
-            fwhm_arcsec=calexp.psf.fwhm() * scale,
-            widest_arcsec=widest_fwhm(calexp.psf) * scale,
-            weight=1 / mean_variance(image),
-            relative=calexp.photo_calib.relative,
-        )
-
-    @property
-    def order(self) -> tuple[str, int, int]:
-        """What breaks ties."""
-        return self.info.id.instrument, self.info.id.visit, self.info.id.detector
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class CoaddPatch:
     """A patch of the sky: as a calibrated exposure, and what went into it."""
 
     calexp: CalExp
     coadd: Coadd
-
-
-def sharpest(inputs: Sequence[CoaddInput], best: int) -> list[CoaddInput]:
-    """Return the inputs with the narrowest PSFs, at most `best` of every detector and band."""
-    groups: dict[tuple[str, int], list[CoaddInput]] = {}
-    for item in inputs:
-        groups.setdefault((item.info.band, item.info.id.detector), []).append(item)
-    kept = [sorted(groups[key], key=lambda item: (item.fwhm_arcsec, item.order))[:best] for key in sorted(groups)]
-    return [item for group in kept for item in group]
 
 
 def sharp_enough(inputs: Sequence[CoaddInput], config: CoaddConfig) -> list[CoaddInput]:
@@ -162,13 +99,6 @@ def common_psf(inputs: Sequence[CoaddInput], pixel_scale_arcsec: float, config: 
     return target_kernel(widest.psf.central(), fwhm / pixel_scale_arcsec, scale=scale)
 
 
-def covering_skymap(inputs: Sequence[CoaddInput], *, patch_size: int, border: int) -> SkyMap:
-    """Return a sky map around all inputs, with pixels of their median size."""
-    ra, dec, radius = _circle_around([SkyCircle(*item.wcs.circle(item.box)) for item in inputs])
-    scale = float(np.median([item.wcs.pixel_scale_arcsec for item in inputs]))
-    return SkyMap.covering(ra, dec, radius, pixel_scale_arcsec=scale, patch_size=patch_size, border=border)
-
-
 def coadd_patch(
     inputs: Sequence[CoaddInput], tract: Tract, patch: int, target: F64 | None, config: CoaddConfig
 ) -> CoaddPatch:
@@ -184,8 +114,8 @@ def coadd_patch(
     Returns
     -------
     CoaddPatch
-        The metrics of its calexp say how many inputs there are, whether they were matched, and how far the PSF measured
-        on its stars is from the common one.
+        The metrics of its calexp say how many inputs there are, whether they were matched, and how far the PSF
+        measured on its stars is from the common one.
 
     Raises
     ------
@@ -194,35 +124,89 @@ def coadd_patch(
     TooFewStars
         If there is neither a star nor a PSF.
     """
-    box = tract.outer_box(patch)
-    warps = [_warped(item, tract, box, config) for item in inputs]
-    if target is not None:
-        warps = [matched_input(item, target, config.match) for item in warps]
-    coadd = assemble_coadd(warps, box, config.assemble)
-    calexp = _as_calexp(coadd, tract, patch, inputs[0], target is not None, config)
-    return CoaddPatch(calexp=calexp, coadd=coadd)
+    warps = [input_warp(item, tract, tract.outer_box(patch), target, config) for item in inputs]
+    return coadd_warps(warps, [item.about for item in inputs], tract, patch, config)
 
 
-def _warped(item: CoaddInput, tract: Tract, box: Box, config: CoaddConfig) -> WarpedInput:
-    source = PsfInput(item.psf, wcs_map(tract.wcs, item.wcs), item.box, item.weight)
-    return warped_input(str(item.info.id), item.read, source, box=box, config=config.warp)
+def input_warp(item: CoaddInput, tract: Tract, box: Box, target: F64 | None, config: CoaddConfig) -> WarpedInput:
+    """Return an exposure on the pixels of a tract, opened part by part; matched to `target` unless that is None.
+
+    An exposure without a positive variance has no weight, and will be left out for it.
+    """
+    try:
+        weight = item.weigh()
+    except NoGoodPixels:
+        weight = float("nan")
+    source = PsfInput(item.psf, wcs_map(tract.wcs, item.wcs), item.box, weight)
+    direct = warped_input(str(item.info.id), item.read, source, box=box, config=config.warp)
+    return direct if target is None else matched_input(direct, target, config.match)
 
 
-def _circle_around(circles: Sequence[SkyCircle]) -> tuple[float, float, float]:
-    ra, dec = (np.array([getattr(c, name) for c in circles]) for name in ("ra", "dec"))
-    a, d = np.deg2rad(ra), np.deg2rad(dec)
-    x, y, z = (np.cos(d) * np.cos(a)).mean(), (np.cos(d) * np.sin(a)).mean(), np.sin(d).mean()
-    centre_ra, centre_dec = np.rad2deg(np.arctan2(y, x)) % 360, np.rad2deg(np.arctan2(z, np.hypot(x, y)))
-    reach = separation(np.full(len(ra), centre_ra), np.full(len(ra), centre_dec), ra, dec)
-    return float(centre_ra), float(centre_dec), float(np.max(reach + [c.radius for c in circles]))
+def coadd_warps(
+    warps: Sequence[WarpedInput],
+    about: Sequence[CalExpSummary],
+    tract: Tract,
+    patch: int,
+    config: CoaddConfig,
+) -> CoaddPatch:
+    """Combine warps of one band on a patch; `about` tells in the same order what each was made from.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many of the one as of the other.
+    BadSettings
+        If they are of several bands, or some fluxes are in nJy and others are not.
+    NoGoodPixels, TooFewStars
+        As `coadd_patch`.
+    """
+    coadd = assemble_coadd(warps, tract.outer_box(patch), config.assemble)
+    by_name = dict(zip((warp.name for warp in warps), about, strict=True))
+    used = [by_name[name] for name in coadd.inputs]
+    info = coadd_info([one.info for one in used], coadd.weights, tract, patch, config.warp_type)
+    if len(scales := {one.photo_calib.relative for one in used}) > 1:
+        raise BadSettings(
+            f"of {len(used)} exposures some have fluxes in nJy, others on the scale of an image",
+            where=info.origin,
+            remedy="calibrate all with one reference catalogue, or none of them",
+        )
+    return CoaddPatch(calexp=_as_calexp(coadd, tract, info, scales.pop(), config), coadd=coadd)
 
 
-def _as_calexp(
-    coadd: Coadd, tract: Tract, patch: int, first: CoaddInput, matched: bool, config: CoaddConfig
-) -> CalExp:
-    """Give a coadd its PSF and stars; where stars are too few, the mean PSF of the inputs serves."""
-    info = _coadd_info(first.info, tract, patch, config.warp_type)
-    calib = PhotoCalib(njy_per_unit=1.0, n_stars=0, relative=first.relative)
+def coadd_info(
+    infos: Sequence[ExposureInfo], weights: Sequence[float], tract: Tract, patch: int, warp_type: str
+) -> ExposureInfo:
+    """Return what is known of a coadd from that of its inputs: band, filter and object of the first.
+
+    Its time is the weighted mean, its exposure time the sum.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many weights as inputs, or none.
+    BadSettings
+        If the inputs are of several bands.
+    """
+    if len(infos) != len(weights) or not infos:
+        raise ValueError(f"{len(weights)} weights for {len(infos)} inputs")
+    if len(bands := sorted({info.band for info in infos})) > 1:
+        raise BadSettings(f"inputs of one coadd are of the bands {', '.join(bands)}", remedy="select one band")
+    return replace(
+        infos[0],
+        id=VisitDetector("coadd", tract.id, patch),
+        mid_mjd_tai=float(np.average([info.mid_mjd_tai for info in infos], weights=weights)),
+        exposure_s=float(sum(info.exposure_s for info in infos)),
+        ra=tract.ra,
+        dec=tract.dec,
+        observation_type="coadd",
+        origin=f"tract={tract.id} patch={patch} warps={warp_type}",
+    )
+
+
+def _as_calexp(coadd: Coadd, tract: Tract, info: ExposureInfo, relative: bool, config: CoaddConfig) -> CalExp:
+    """Give a coadd its PSF and stars; where stars or pixels are too few, the mean PSF of the inputs serves."""
+    matched = config.warp_type == "psf_matched"
+    calib = PhotoCalib(njy_per_unit=1.0, n_stars=0, relative=relative)
     metrics = {
         "coadd.n_inputs": float(len(coadd.inputs)),
         "coadd.mean_count": float(coadd.count.mean()),
@@ -231,7 +215,7 @@ def _as_calexp(
     try:
         exposure = Exposure(image=coadd.image, info=info, wcs=tract.wcs)
         found = characterize(exposure, _for_noise(config.characterize, coadd) if matched else config.characterize)
-    except TooFewStars:
+    except (TooFewStars, NoGoodPixels):  # a patch may be touched by a corner only
         if coadd.psf is None:
             raise
         image, psf, stars = coadd.image.with_image(np.nan_to_num(coadd.image.image)), coadd.psf, np.zeros(0, STAR_DTYPE)
@@ -273,14 +257,3 @@ def _psf_metrics(measured: Psf, known: Psf) -> dict[str, float]:
         "coadd.psf_fwhm_ratio": measured.fwhm() / known.fwhm(),
         "coadd.psf_area_ratio": measured.effective_area() / known.effective_area(),
     }
-
-
-def _coadd_info(first: ExposureInfo, tract: Tract, patch: int, warp_type: str) -> ExposureInfo:
-    return replace(
-        first,
-        id=VisitDetector("coadd", tract.id, patch),
-        ra=tract.ra,
-        dec=tract.dec,
-        observation_type="coadd",
-        origin=f"tract={tract.id} patch={patch} warps={warp_type}",
-    )

@@ -258,6 +258,15 @@ class Repository:
             raise BadSettings(f"{entry.type} has no box to read", remedy="read it whole")
         return self._read(entry, Place.open, lambda file: read_box(file, box))
 
+    def peek(self, entry: Entry, component: str) -> Any:
+        """Read one part of the dataset of an entry without counting it as read: to decide whether to read it."""
+        storage = self.chain.stored(self.policy[entry.type]).storage
+        tracks, self._tracks = self._tracks, []
+        try:
+            return self._read(entry, Place.open, storage.components[component])
+        finally:
+            self._tracks = tracks
+
     def input(self, entry: Entry) -> Input:
         """Return an entry as what another dataset was made from."""
         return Input(entry.type, dict(entry.identity), entry.checksum, entry.root)

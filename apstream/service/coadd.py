@@ -1,65 +1,31 @@
-"""Templates from raws: calibrate what is not yet, choose the sharpest, coadd patch by patch."""
+"""Templates from raws, calexps or warps: choose what is good enough, coadd patch by patch, keep the products."""
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from pydantic import Field
-
-from apstream.cameras import load_camera
-from apstream.errors import ApstreamError, NoGoodPixels, NoTemplateOverlap
-from apstream.model.exposures import CalExp
+from apstream.errors import DatasetNotFound, NoTemplateOverlap
 from apstream.model.geometry import Box
-from apstream.model.ids import VisitDetector
 from apstream.model.image import MaskedImage
-from apstream.model.skymap import SkyMap
-from apstream.pipeline.coadds import (
-    CoaddConfig,
-    CoaddInput,
-    coadd_patch,
-    common_psf,
-    covering_skymap,
-    sharp_enough,
-    sharpest,
-)
-from apstream.pipeline.config import PixelConfig
-from apstream.pipeline.pixels import calibrate_raw
+from apstream.model.summary import CalExpSummary
+from apstream.model.tract import Tract
+from apstream.pipeline.coadd_table import inputs_table
+from apstream.pipeline.coadds import CoaddPatch, coadd_patch, coadd_warps
+from apstream.pipeline.warps import check_common_psf, stored_warp, warp_quality
 from apstream.repo.entries import Entry, Input
 from apstream.repo.repository import Repository
 from apstream.service.batch import BatchJob
-from apstream.service.gather import gather_calibs, gather_reference
-from apstream.service.roots import read_raw_at
-from apstream.service.save import raw_input
+from apstream.service.calexps import calexp_entry, deferred_input, in_memory, make_calexps
+from apstream.service.choice import Choice
+from apstream.service.coadd_settings import CoaddReport, CoaddSettings, Progress
+from apstream.service.patches import PatchJob, good_inputs, patch_jobs, work_through
+from apstream.service.skymap import around, find_skymap, skymap_around
+from apstream.tasks.select_inputs import select_inputs
 
-__all__ = ["CoaddReport", "CoaddSettings", "make_coadds"]
-
-
-class CoaddSettings(CoaddConfig):
-    """Settings of ``apstream coadd``."""
-
-    stages: PixelConfig = Field(PixelConfig(), description="How calexps are made of raws")
-    patch_size_pixel: int = Field(4096, gt=63, description="Side of a patch")
-    border_pixel: int = Field(128, ge=0, description="Overlap of a patch with its neighbours")
-
-
-@dataclass(slots=True)
-class CoaddReport:
-    """What was made, what failed, and which calexps were left out because their PSF is too wide."""
-
-    calexps: int = 0
-    patches: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    problems: list[ApstreamError] = field(default_factory=list)
-
-
-#: As many calexps are kept in memory.
-_IN_MEMORY = 6
-
-Progress = Callable[[str, int, int], None]
+__all__ = ["coadd_stored_warps", "make_coadds", "planned", "warp_type_name"]
 
 
 def make_coadds(
@@ -67,172 +33,166 @@ def make_coadds(
     jobs: Sequence[BatchJob],
     settings: CoaddSettings,
     *,
+    choice: Choice = Choice(),
     reference: BatchJob | None = None,
-    best: int | None = None,
     processes: int = 1,
     progress: Progress = lambda stage, done, total: None,
 ) -> CoaddReport:
-    """Make the ``deepCoadd`` patches of the selected raws.
+    """Make the ``deepCoadd`` patches of the selected exposures.
 
     Parameters
     ----------
     repository
         Where calexps and coadds go; raws, calibrations and catalogues are read through it, from its parents too.
     jobs
-        The selected raws; those without a calexp are calibrated first.
+        The exposures; raws without a calexp are calibrated first.
+    choice
+        Which patches; all that the exposures touch.
     reference
         The raw that the others are registered on, where there is no reference catalogue; default: the first.
         It goes into the coadd only if it is among the jobs.
-    best
-        Keep only this many per detector and band, those with the sharpest PSF.
     processes
-        How many calexps are made at a time.
+        How many calexps or patches are made at a time.
 
     Raises
     ------
     NoTemplateOverlap
-        If no calexp could be made.
+        If no calexp could be made, or none lies on a wanted patch.
     """
     report = CoaddReport()
-    calexps = _calexps(repository, jobs, settings.stages, reference, processes, report, progress)
-    if not calexps:
-        first = f"; the first: {report.problems[0]}" if report.problems else ""
-        raise NoTemplateOverlap(f"no calexp could be made of {len(jobs)} raws{first}", where=repository.root)
-    inputs = [CoaddInput.of(_calexp(repository, id), partial(_pixels, repository, id)) for id in calexps]
-    chosen = sharpest(inputs, best) if best else inputs
-    skymap = _skymap(repository, inputs, settings)
-    for band in sorted({item.info.band for item in chosen}):
-        _coadd_band(repository, [i for i in chosen if i.info.band == band], skymap, settings, report, progress)
+    ids = make_calexps(
+        repository, jobs, settings.stages, report, reference=reference, processes=processes, progress=progress
+    )
+    inputs = [deferred_input(repository, id) for id in ids]
+    skymap = skymap_around(repository, inputs, settings)
+    wanted = patch_jobs(good_inputs(inputs, settings, report), skymap, choice, settings, report)
+    told = partial(progress, "coadds")
+    work_through(repository, _coadd, wanted, settings, processes=processes, report=report, progress=told)
     return report
 
 
-def _calexps(
+def planned(
+    repository: Repository, jobs: Sequence[BatchJob], settings: CoaddSettings, choice: Choice
+) -> tuple[CoaddReport, list[PatchJob]]:
+    """Return the patches that `make_coadds` would make of the calexps that are there; makes and opens nothing.
+
+    Raises
+    ------
+    NoTemplateOverlap
+        If there is no calexp, or none lies on a wanted patch.
+    """
+    report = CoaddReport()
+    there = [job.id for job in jobs if calexp_entry(repository, job.id) is not None]
+    if not there:
+        message = f"none of {len(jobs)} exposures has a calexp yet"
+        raise NoTemplateOverlap(message, where=repository.root, remedy="without --show they are made")
+    inputs = [deferred_input(repository, id) for id in there]
+    skymap = find_skymap(repository) or around(inputs, settings)
+    return report, patch_jobs(good_inputs(inputs, settings, report), skymap, choice, settings, report)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _WarpsJob:
+    """A patch of one band, and the warps that go into it."""
+
+    band: str
+    tract: Tract
+    patch: int
+    visits: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"band={self.band} tract={self.tract.id} patch={self.patch}"
+
+    @property
+    def data_id(self) -> dict[str, Any]:
+        return {"band": self.band, "tract": self.tract.id, "patch": self.patch}
+
+
+def coadd_stored_warps(
     repository: Repository,
-    jobs: Sequence[BatchJob],
-    stages: PixelConfig,
-    reference: BatchJob | None,
-    processes: int,
-    report: CoaddReport,
-    progress: Progress,
-) -> list[VisitDetector]:
-    anchor, missing = None, [job for job in jobs if _entry(repository, job.id) is None]
-    if repository.entry("refcat", name="main") is None:
-        lead = reference or jobs[0]
-        if _entry(repository, lead.id) is None:
-            _calibrate_into((repository.root, repository.run), lead, None, stages)
-        missing = [job for job in missing if job != lead]
-        anchor = lead.id
-    _calibrate_all(repository, missing, anchor, stages, processes, report, progress)
-    report.calexps = len(jobs) - len(report.problems)
-    return [job.id for job in jobs if _entry(repository, job.id) is not None]
-
-
-def _calibrate_all(
-    repository: Repository,
-    jobs: Sequence[BatchJob],
-    anchor: VisitDetector | None,
-    stages: PixelConfig,
-    processes: int,
-    report: CoaddReport,
-    progress: Progress,
-) -> None:
-    context, place = multiprocessing.get_context("spawn"), (repository.root, repository.run)
-    with ProcessPoolExecutor(max(1, min(processes, len(jobs))), mp_context=context) as pool:
-        futures = [pool.submit(_calibrate_into, place, job, anchor, stages) for job in jobs]
-        for done, (job, future) in enumerate(zip(jobs, futures, strict=True), start=1):
-            try:
-                future.result()
-            except ApstreamError as error:
-                report.problems.append(error.at(str(job.path)))
-            progress("calexps", done, len(jobs))
-
-
-def _calibrate_into(
-    place: tuple[str, str], job: BatchJob, anchor: VisitDetector | None, stages: PixelConfig
-) -> None:
-    repository = Repository(place[0], run=place[1])
-    try:
-        raw = read_raw_at(job.path, load_camera(repository.camera), detector=job.id.detector)
-        with repository.tracking() as read:
-            reference = _calexp(repository, anchor) if anchor else gather_reference(repository, raw)
-            calibs = gather_calibs(repository, raw)
-        calexp = calibrate_raw(raw, calibs, reference, stages)
-        info = calexp.info
-        inputs = [raw_input(repository, job.id, job.path), *read]
-        repository.put(
-            calexp, "calexp", inputs=inputs, visit=info.id.visit, detector=info.id.detector, band=info.band
-        )
-    except ApstreamError as error:
-        raise error.at(str(job.path)) from error
-    finally:
-        repository.close()
-
-
-def _entry(repository: Repository, id: VisitDetector) -> Entry | None:
-    return repository.entry("calexp", visit=id.visit, detector=id.detector)
-
-
-def _calexp(repository: Repository, id: VisitDetector) -> CalExp:
-    calexp: CalExp = repository.get("calexp", visit=id.visit, detector=id.detector)
-    return calexp
-
-
-def _pixels(repository: Repository, id: VisitDetector, box: Box) -> MaskedImage:
-    calexp: CalExp = repository.get("calexp", visit=id.visit, detector=id.detector, box=box)
-    return calexp.image
-
-
-def _in_memory(inputs: Sequence[CoaddInput]) -> list[CoaddInput]:
-    """Let a few inputs be read once, whole; more are read part by part."""
-    if len(inputs) > _IN_MEMORY:
-        return list(inputs)
-    return [replace(item, read=_once(item)) for item in inputs]
-
-
-def _once(item: CoaddInput) -> Callable[[Box], MaskedImage]:
-    whole = cache(lambda: item.read(item.box))
-    return lambda box: whole()
-
-
-def _skymap(repository: Repository, inputs: Sequence[CoaddInput], settings: CoaddSettings) -> SkyMap:
-    if repository.entry("skymap", name="main"):
-        existing: SkyMap = repository.get("skymap", name="main")
-        return existing
-    skymap = covering_skymap(inputs, patch_size=settings.patch_size_pixel, border=settings.border_pixel)
-    repository.put(skymap, "skymap", name="main")
-    return skymap
-
-
-def _coadd_band(
-    repository: Repository,
-    inputs: Sequence[CoaddInput],
-    skymap: SkyMap,
     settings: CoaddSettings,
-    report: CoaddReport,
-    progress: Progress,
-) -> None:
-    kept, band = sharp_enough(inputs, settings), inputs[0].info.band
-    report.left_out += [f"{i.info.id}: {i.widest_arcsec:.2f} arcsec" for i in inputs if i not in kept]
-    kept = _in_memory(kept)
-    under: dict[tuple[int, int], list[CoaddInput]] = {}
-    for item in kept:
-        for place in skymap.patches_under(item.wcs, item.box):
-            under.setdefault(place, []).append(item)
-    for done, (number, patch) in enumerate(sorted(under), start=1):
-        here, tract = under[number, patch], skymap.tract(number)
-        target = common_psf(kept, tract.pixel_scale_arcsec, settings)
-        try:
-            value = coadd_patch(here, tract, patch, target, settings)
-        except NoGoodPixels as error:
-            report.problems.append(error.at(f"deepCoadd tract={number} patch={patch}"))
-            continue
-        made_from = _made_from(repository, here)
-        repository.put(value.calexp, "deepCoadd", inputs=made_from, band=band, tract=number, patch=patch)
-        report.patches.append(f"deepCoadd band={band} tract={number} patch={patch}: {len(here)} inputs")
-        progress(f"coadd {band}", done, len(under))
+    *,
+    choice: Choice,
+    processes: int = 1,
+    progress: Progress = lambda stage, done, total: None,
+) -> CoaddReport:
+    """Make the ``deepCoadd`` patches of warps that ``apstream warp`` made.
+
+    Raises
+    ------
+    DatasetNotFound
+        If there is none for the wanted patches, or no sky map.
+    """
+    kind, skymap = warp_type_name(settings.warp_type), find_skymap(repository)
+    entries = repository.find(kind, repository.select(choice.inputs))
+    groups: dict[tuple[str, int, int], list[int]] = {}
+    for entry in entries:
+        place = (entry.data_id["band"], entry.data_id["tract"], entry.data_id["patch"])
+        if choice.wants(*place):
+            groups.setdefault(place, []).append(entry.data_id["visit"])
+    if not groups or skymap is None:
+        words = " ".join(choice.inputs) or "any id"
+        remedy = "make it with apstream warp, into the same rerun"
+        raise DatasetNotFound(f"no location for {kind} with {words}", where=repository.root, remedy=remedy)
+    jobs = [
+        _WarpsJob(band=band, tract=skymap.tract(tract), patch=patch, visits=tuple(sorted(groups[band, tract, patch])))
+        for band, tract, patch in sorted(groups)
+    ]
+    report, told = CoaddReport(), partial(progress, "coadds")
+    work_through(repository, _coadd_warps, jobs, settings, processes=processes, report=report, progress=told)
+    return report
 
 
-def _made_from(repository: Repository, inputs: Sequence[CoaddInput]) -> list[Input]:
-    """Return the calexps and the sky map that a patch was made from."""
-    entries = [_entry(repository, item.info.id) for item in inputs] + [repository.entry("skymap", name="main")]
-    return [repository.input(entry) for entry in entries if entry is not None]
+def warp_type_name(warp_type: str) -> str:
+    """Return the dataset type of warps that are matched or not."""
+    return "directWarp" if warp_type == "direct" else "psfMatchedWarp"
+
+
+def _coadd(repository: Repository, job: PatchJob, settings: CoaddSettings) -> CoaddReport:
+    inputs = in_memory([deferred_input(repository, id) for id in job.inputs])
+    made = coadd_patch(inputs, job.tract, job.patch, job.target, settings)
+    entries = [calexp_entry(repository, id) for id in job.inputs]
+    return _keep(repository, job, made, [item.about for item in inputs], entries)
+
+
+def _coadd_warps(repository: Repository, job: _WarpsJob, settings: CoaddSettings) -> CoaddReport:
+    kind, report = warp_type_name(settings.warp_type), CoaddReport()
+    ids = [{"visit": visit, **job.data_id} for visit in job.visits]
+    about: list[CalExpSummary] = [repository.get(f"{kind}.summary", **id) for id in ids]
+    chosen = select_inputs([warp_quality(one) for one in about], settings.select)
+    ids, about = [ids[k] for k in chosen.kept], [about[k] for k in chosen.kept]
+    if settings.warp_type == "psf_matched":
+        check_common_psf(about)
+    warps = [stored_warp(one, partial(_pixels, repository, kind, id)) for one, id in zip(about, ids, strict=True)]
+    made = coadd_warps(warps, about, job.tract, job.patch, settings)
+    report = _keep(repository, job, made, about, [repository.entry(kind, **id) for id in ids])
+    report.left_out += [f"{id} on {job}: {reason}" for id, reason in chosen.left_out.items()]
+    return report
+
+
+def _pixels(repository: Repository, kind: str, data_id: dict[str, Any], box: Box) -> MaskedImage:
+    image: MaskedImage = repository.get(kind, box=box, **data_id).image
+    return image
+
+
+def _keep(
+    repository: Repository,
+    job: PatchJob | _WarpsJob,
+    made: CoaddPatch,
+    about: Sequence[CalExpSummary],
+    entries: Sequence[Entry | None],
+) -> CoaddReport:
+    """Store the products of a patch, the coadd itself last."""
+    sources: list[Input] = [repository.input(e) for e in [*entries, repository.entry("skymap", name="main")] if e]
+    coadd = made.coadd
+    products = {
+        "deepCoadd_nImage": coadd.count,
+        "deepCoadd_inputMap": coadd.input_map,
+        "deepCoadd_inputs": inputs_table(made, about, job.tract),
+        "deepCoadd": made.calexp,
+    }
+    for name, value in products.items():
+        repository.put(value, name, inputs=sources, **job.data_id)
+    report = CoaddReport(patches=[f"deepCoadd {job}: {len(coadd.inputs)} inputs"])
+    report.left_out = [f"{one.name} on {job}: {one.reason}" for one in coadd.skipped]
+    return report

@@ -21,7 +21,8 @@ from apstream.repo.ingest import ingest_sources
 from apstream.repo.repository import Repository
 from apstream.service.alert_page import render_page
 from apstream.service.batch import BatchJob, select_raws
-from apstream.service.coadd import CoaddSettings, make_coadds
+from apstream.service.coadd import make_coadds
+from apstream.service.coadd_settings import CoaddSettings
 from apstream.service.sending import send_events
 from apstream.simulate.config import NightConfig
 from apstream.simulate.night import FIRST_SCIENCE_VISIT, simulate_night

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from apstream.errors import NoTemplateOverlap
+from apstream.errors import naming
 from apstream.model.calibs import IsrCalibs, defect_map
 from apstream.model.exposures import CalExp, RawExposure
 from apstream.model.products import KnownObjects, SkyCircle
@@ -15,9 +15,10 @@ from apstream.model.refcat import RefCat
 from apstream.pipeline.pixels import PixelInputs
 from apstream.repo.formats.catalogs import read_refcat
 from apstream.repo.repository import Repository
+from apstream.service.footprint import Footprint, template_entries
 from apstream.tasks.template import TemplateInput
 
-__all__ = ["gather_calibs", "gather_inputs", "gather_reference"]
+__all__ = ["footprint_of", "gather_calibs", "gather_inputs", "gather_reference"]
 
 #: Degrees by which a header's pointing may be wrong.
 _POINTING_MARGIN = 0.02
@@ -102,16 +103,17 @@ def _optional(repository: Repository, dataset_type: str, **data_id: Any) -> Any:
 
 
 def _templates(repository: Repository, raw: RawExposure, template_id: dict[str, int] | None) -> Sequence[CalExp]:
-    region, kind = _region(raw), "calexp" if template_id else "deepCoadd"
-    known: dict[str, Any] = {**template_id} if template_id else {"band": raw.info.band}
-    entries = repository.overlapping(kind, region, **known) if region else repository.find(kind, **known)
-    if not entries:
-        raise NoTemplateOverlap(
-            f"no location for {kind} that covers {raw.info.id} band={raw.info.band}",
-            where=raw.info.origin,
-            remedy="make one with apstream coadd, or name a calexp with --template-id visit=N",
-        )
+    where = footprint_of(raw)
+    with naming(raw.info.origin):
+        entries = template_entries(repository, where, raw.info.band, template_id, whom=str(raw.info.id))
     return [repository.get_entry(entry) for entry in entries]
+
+
+def footprint_of(raw: RawExposure) -> Footprint:
+    """Return where a raw frame is, as its header says, give or take."""
+    if raw.wcs is not None:
+        return Footprint.of(raw.wcs, raw.detector.box, _POINTING_MARGIN)
+    return Footprint(wcs=None, box=raw.detector.box, region=_region(raw))
 
 
 def _region(raw: RawExposure) -> SkyCircle | None:

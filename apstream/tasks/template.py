@@ -70,6 +70,8 @@ class TemplateInput:
         Rows of `STAR_DTYPE`, possibly none; they check and correct the alignment.
     pixel_map
         Science pixels (y, x) to pixels of `image`; given, it is used as it is.
+    shares_noise
+        Whether where it overlaps another input both hold the same exposures, as patches of a coadd do.
     """
 
     image: MaskedImage
@@ -78,11 +80,20 @@ class TemplateInput:
     wcs: SkyWcs | None = None
     stars: Records | None = None
     pixel_map: PixelMap | None = None
+    shares_noise: bool = False
 
     @classmethod
     def from_image(cls, exposure: CalExp | CharacterizedExposure, name: str) -> TemplateInput:
         """Take an exposure or a coadd patch with its PSF, WCS and stars."""
-        return cls(image=exposure.image, psf=exposure.psf, name=name, wcs=exposure.wcs, stars=exposure.stars)
+        shares = exposure.info.observation_type == "coadd"
+        return cls(
+            image=exposure.image,
+            psf=exposure.psf,
+            name=name,
+            wcs=exposure.wcs,
+            stars=exposure.stars,
+            shares_noise=shares,
+        )
 
 
 def make_template(
@@ -115,7 +126,8 @@ def make_template(
         weight = 1 / mean_variance(item.image)
         parts.append((where, warp(item.image, pixel_map, where, config.warp), weight))
         used.append((item, PsfInput(item.psf, pixel_map, item.image.box, weight)))
-    merged, coverage = _merge(parts, science.box)
+    shared = all(item.shares_noise for item in inputs)
+    merged, coverage = _merge(parts, science.box, shared=shared)
     if not used or coverage < config.min_coverage:
         raise NoTemplateOverlap(
             f"{len(inputs)} templates cover {coverage:.1%} of the image; {config.min_coverage:.0%} is asked for",
@@ -224,16 +236,21 @@ def _reach(pixel_map: PixelMap, source: Box, target: Box) -> Box:
     return Box(int(y0), int(x0), int(y1), int(x1))
 
 
-def _merge(parts: Sequence[tuple[Box, MaskedImage, float]], target: Box) -> tuple[MaskedImage, float]:
-    """Average the parts, each with one weight; return also which fraction of `target` has data."""
+def _merge(
+    parts: Sequence[tuple[Box, MaskedImage, float]], target: Box, *, shared: bool
+) -> tuple[MaskedImage, float]:
+    """Average the parts, each with one weight; return also which fraction of `target` has data.
+
+    Parts that share their noise have no less of it where they overlap.
+    """
     image, variance, weight = (np.zeros(target.shape, np.float32) for _ in range(3))
     mask, rim = (np.zeros(target.shape, np.int32) for _ in range(2))
     total = (image, variance, weight, mask, rim)
     bits = (int(MaskPlane.NO_DATA), int(MaskPlane.EDGE))
     for box, part, own in parts:
         place = (box.y0 - target.y0, box.x0 - target.x0)
-        add_part(total, (part.image, part.variance, part.mask), place, own / parts[0][2], bits)
-    count = finish_sum(total, bits[0])
+        add_part(total, (part.image, part.variance, part.mask), place, own / parts[0][2], bits, shared)
+    count = finish_sum(total, bits[0], shared)
     if count:
         gone = weight == 0
         variance[gone] = np.median(variance[::4, ::4][~gone[::4, ::4]]) if (~gone[::4, ::4]).any() else 1.0

@@ -19,7 +19,16 @@ from apstream.tasks.match_warp import MatchWarpConfig, kernel_half, match_warp, 
 from apstream.tasks.psf_field import PsfInput
 from apstream.tasks.warp import WarpConfig, warp
 
-__all__ = ["WarpedInput", "empty_image", "matched_input", "mean_variance", "warped_input"]
+__all__ = [
+    "WarpedInput",
+    "clipped_mean",
+    "empty_image",
+    "matched_input",
+    "mean_variance",
+    "padded",
+    "same_map",
+    "warped_input",
+]
 
 #: Pixels of a source around those that a part maps to: the interpolation kernel, and bends of the map.
 _SOURCE_MARGIN = 8
@@ -62,8 +71,8 @@ class WarpedInput:
     def from_image(cls, name: str, image: MaskedImage, *, psf: Psf | None = None) -> WarpedInput:
         """Wrap an image that is already on the coadd's grid and in memory."""
         weight = 1 / mean_variance(image)
-        own = None if psf is None else PsfInput(psf, _same, image.box, weight)
-        opened = partial(_padded, image)
+        own = None if psf is None else PsfInput(psf, same_map, image.box, weight)
+        opened = partial(padded, image)
         return cls(name=name, open=opened, box=image.box, weight=weight, psf=own, unit=image.unit)
 
     def scaled_to(self, zero_point: float, own: float) -> WarpedInput:
@@ -128,12 +137,12 @@ def matched_input(direct: WarpedInput, target: F64, config: MatchWarpConfig) -> 
         if here.is_empty:
             return warped.cutout(part)
         matched = match_warp(warped.cutout(here), matching_terms(own, target, here, reach, config))
-        return _padded(matched, part)
+        return padded(matched, part)
 
     return replace(
         direct,
         open=open_part,
-        psf=PsfInput(Psf(target[None], direct.box), _same, direct.box, direct.weight),
+        psf=PsfInput(Psf(target[None], direct.box), same_map, direct.box, direct.weight),
         noise_share=float(np.square(middle).sum()),
     )
 
@@ -150,7 +159,12 @@ def _data_box(image: MaskedImage) -> Box:
 
 def mean_variance(image: MaskedImage) -> float:
     """Return the clipped mean of the variance plane, free of stars; NoGoodPixels if there is none."""
-    values = image.variance[::4, ::4] if min(image.shape) > 64 else image.variance
+    return clipped_mean(image.variance)
+
+
+def clipped_mean(variance: F32) -> float:
+    """Return the clipped mean of a variance plane, free of stars; NoGoodPixels if there is none."""
+    values = variance[::4, ::4] if min(variance.shape) > 64 else variance
     good = np.isfinite(values) & (values > 0)
     if not good.any():
         raise NoGoodPixels("no pixel has a positive variance")
@@ -166,11 +180,12 @@ def empty_image(box: Box) -> MaskedImage:
     return MaskedImage.make(nothing, np.full(box.shape, int(MaskPlane.NO_DATA), np.int32), nothing, "nJy", box)
 
 
-def _same(y: FloatArray, x: FloatArray) -> tuple[F64, F64]:
+def same_map(y: FloatArray, x: FloatArray) -> tuple[F64, F64]:
+    """Map of an image that is on the coadd's grid already."""
     return np.asarray(y, float), np.asarray(x, float)
 
 
-def _padded(image: MaskedImage, box: Box) -> MaskedImage:
+def padded(image: MaskedImage, box: Box) -> MaskedImage:
     """Return `box` of an image, NaN and NO_DATA beyond its border."""
     common = image.box.intersect(box)
     out = empty_image(box)

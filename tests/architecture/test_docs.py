@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from apstream.errors import BadSettings
 from apstream.pipeline.config import PairConfig, PixelConfig
 from apstream.service.calib_settings import CalibSettings
-from apstream.service.coadd import CoaddSettings
+from apstream.service.coadd_settings import CoaddSettings
 from apstream.service.pair import PairSettings
 from apstream.service.settings import DaemonSettings
 from apstream.settings import load_settings

@@ -242,6 +242,11 @@ def photon_transfer(rng: Rng) -> PhotonTransfer:
     return PhotonTransfer(names=names, turnoff_adu=(float("nan"), *rng.random(n - 1).tolist()), **columns)
 
 
+def bits(rng: Rng) -> Any:
+    planes = rng.integers(0, 2**32, (int(rng.integers(1, 4)), 5, 7), np.uint32)
+    return planes * (rng.random(planes.shape) < 0.5)
+
+
 def skymap(rng: Rng) -> SkyMap:
     ra, dec = float(rng.uniform(0, 360)), float(rng.uniform(-90, 90))
     scale = float(rng.uniform(0.1, 1))
@@ -314,6 +319,7 @@ SAMPLES: dict[str, Any] = {
     "crosstalk": crosstalk,
     "linearity": linearity,
     "photon_transfer": photon_transfer,
+    "bits": bits,
     "skymap": skymap,
     "table": table,
     "stars": source_rows,

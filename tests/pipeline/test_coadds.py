@@ -1,23 +1,28 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from apstream.errors import NoTemplateOverlap
+from apstream.errors import BadSettings, NoTemplateOverlap
 from apstream.model.exposures import STAR_DTYPE, CalExp, ExposureInfo
 from apstream.model.geometry import Box
 from apstream.model.ids import VisitDetector
 from apstream.model.image import MaskedImage
 from apstream.model.photocalib import PhotoCalib
 from apstream.model.psf import Psf
+from apstream.model.summary import CalExpSummary
 from apstream.model.wcs import SkyWcs
+from apstream.pipeline.coadd_inputs import CoaddInput, covering_skymap, under_patches
 from apstream.pipeline.coadds import (
     CoaddConfig,
-    CoaddInput,
+    coadd_info,
     coadd_patch,
+    coadd_warps,
     common_psf,
-    covering_skymap,
+    input_warp,
     sharp_enough,
-    sharpest,
 )
+from apstream.tasks.select_inputs import SelectInputsConfig, select_inputs
 
 BOX = Box(0, 0, 300, 300)
 SCALE = 0.25
@@ -63,8 +68,11 @@ def patch(items, config):
     return coadd_patch(items, tract, 0, common_psf(items, tract.pixel_scale_arcsec, config), config).calexp
 
 
-def test_the_sharpest_are_chosen():
-    assert [item.info.id.visit for item in sharpest(inputs((3.5, 3.0, 4.0)), 2)] == [1, 0]
+def test_the_sharpest_are_chosen_and_keep_their_order():
+    items = inputs((3.5, 4.0, 3.0))
+    chosen = select_inputs([item.quality() for item in items], SelectInputsConfig(best=2))
+    assert chosen.kept == (0, 2)
+    assert "its PSF of 1.00 arcsec is number 3 of 3" in chosen.left_out[items[1].info.id]
 
 
 def test_templates_are_matched_by_default_and_have_the_known_psf():
@@ -115,3 +123,56 @@ def test_parts_read_no_more_than_they_need():
     assert max(max(box.shape) for box in asked) < 180
     np.testing.assert_allclose(parts.image.image, whole.image.image, atol=0.02)
     np.testing.assert_array_equal(parts.image.mask, whole.image.mask)
+
+
+def test_choosing_opens_no_pixels():
+    """Selection, the common PSF and the patches are settled before any input is opened."""
+    closed = [calexp(k, fwhm) for k, fwhm in enumerate((3.0, 3.6, 3.3, 5.5))]
+
+    def refuse(*_):
+        raise AssertionError("pixels were opened")
+
+    items = [CoaddInput.deferred(CalExpSummary.of(one), refuse, refuse) for one in closed]
+    chosen = select_inputs([item.quality() for item in items], SelectInputsConfig(best=3))
+    kept = sharp_enough([items[k] for k in chosen.kept], CoaddConfig())
+    skymap = covering_skymap(kept, patch_size=512, border=0)
+    assert [item.info.id.visit for item in under_patches(kept, skymap)[0, 0]] == [0, 1, 2]
+    assert common_psf(kept, SCALE, CoaddConfig()) is not None
+    with pytest.raises(AssertionError, match="opened"):
+        coadd_patch(kept, skymap.tract(0), 0, None, CoaddConfig(warp_type="direct"))
+
+
+def test_a_coadd_is_known_by_its_inputs():
+    tract = covering_skymap(inputs((3.0,)), patch_size=512, border=0).tract(0)
+    first = replace(info(5), physical_filter="r.01", object_name="deep field")
+    made = coadd_info([first, replace(info(6), mid_mjd_tai=60004.0)], [3.0, 1.0], tract, 0, "direct")
+    assert (made.physical_filter, made.band, made.object_name) == ("r.01", "r", "deep field")
+    assert made.mid_mjd_tai == pytest.approx(60001.0)
+    assert made.exposure_s == 60.0
+    assert made.id == VisitDetector("coadd", tract.id, 0)
+
+
+def test_inputs_that_do_not_belong_together_are_refused():
+    items = inputs((3.0, 3.2))
+    tract = covering_skymap(items, patch_size=512, border=0).tract(0)
+    with pytest.raises(ValueError, match="1 weights for 2 inputs"):
+        coadd_info([info(1), info(2)], [1.0], tract, 0, "direct")
+    with pytest.raises(BadSettings, match="of the bands g, r"):
+        coadd_info([info(1), replace(info(2), band="g")], [1.0, 1.0], tract, 0, "direct")
+    config = CoaddConfig(warp_type="direct")
+    warps = [input_warp(item, tract, tract.outer_box(0), None, config) for item in items]
+    with pytest.raises(ValueError, match="shorter"):
+        coadd_warps(warps, [items[0].about], tract, 0, config)
+    other = replace(items[1].about, photo_calib=PhotoCalib(njy_per_unit=1.0, n_stars=0, relative=True))
+    with pytest.raises(BadSettings, match="some have fluxes in nJy"):
+        coadd_warps(warps, [items[0].about, other], tract, 0, config)
+
+
+def test_an_exposure_without_variance_is_left_out_with_the_reason():
+    good, bad = calexp(0, 3.0), calexp(1, 3.0)
+    gone = MaskedImage.make(bad.image.image, bad.image.mask, np.zeros(BOX.shape), "nJy", BOX)
+    items = [CoaddInput.of(good), CoaddInput.of(replace(bad, image=gone))]
+    tract = covering_skymap(items, patch_size=512, border=0).tract(0)
+    coadd = coadd_patch(items, tract, 0, None, CoaddConfig(warp_type="direct")).coadd
+    assert coadd.inputs == (str(good.info.id),)
+    assert [(one.name, "variance is broken" in one.reason) for one in coadd.skipped] == [(str(bad.info.id), True)]

@@ -8,7 +8,7 @@ import pytest
 
 from apstream.errors import BadSettings
 from apstream.pipeline.config import PixelConfig
-from apstream.service.coadd import CoaddSettings
+from apstream.service.coadd_settings import CoaddSettings
 from apstream.service.pixel_job import stages_for
 from apstream.service.pixel_settings import PixelSettings
 from apstream.service.run_settings import load_coadd, load_run

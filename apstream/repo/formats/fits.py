@@ -75,7 +75,7 @@ def read_difference(source: Path | BinaryIO) -> DifferenceImage:
 
 def part_readers(kind: type[AnyExposure]) -> dict[str, Callable[[BinaryIO], Any]]:
     """Return, by name, what reads one part of a noun's open file: its fields and what these hold."""
-    names = [*_fields(kind), *_DERIVED, *(["calib"] if kind is CalExp else [])]
+    names = [*_fields(kind), *_DERIVED, *(["calib", "summary"] if kind is CalExp else [])]
     return {name: _part_reader(kind, name) for name in sorted(names)}
 
 

@@ -18,6 +18,7 @@ from apstream.model.ids import VisitDetector
 from apstream.model.image import MaskedImage
 from apstream.model.photocalib import PhotoCalib
 from apstream.model.psf import Psf
+from apstream.model.summary import CalExpSummary
 from apstream.model.wcs import SkyWcs
 from apstream.repo.formats.layout import OurFits
 
@@ -185,6 +186,20 @@ def _metrics(file: OurFits) -> dict[str, float]:
     return {key: float(value) for key, value in _texts(file)["metrics"].items()}
 
 
+def _summary(file: OurFits) -> CalExpSummary:
+    wcs = _wcs(file)
+    if wcs is None:
+        raise BadFile("the calexp has no WCS", where=file.where, remedy="calibrate it again")
+    return CalExpSummary(
+        info=_info(file),
+        psf=psf(file),
+        wcs=wcs,
+        photo_calib=_photo_calib(file),
+        box=image_box(file),
+        metrics=_metrics(file),
+    )
+
+
 def _texts(file: OurFits) -> dict[str, Any]:
     return dict(json.loads(file.header["APSMETA"]))
 
@@ -218,6 +233,7 @@ PARTS: Mapping[str, Callable[[OurFits], Any]] = {
     "polygon": _polygon,
     "psf": _any_psf,
     "stars": stars,
+    "summary": _summary,
     "variance": _variance,
     "wcs": _wcs,
 }

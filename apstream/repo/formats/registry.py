@@ -34,6 +34,7 @@ from apstream.repo.formats.amplifiers import (
     transfer_from,
     transfer_to,
 )
+from apstream.repo.formats.bits import read_bits, write_bits
 from apstream.repo.formats.calibs import read_array, read_array_box, read_defects, write_array, write_defects
 from apstream.repo.formats.catalogs import read_refcat
 from apstream.repo.formats.curves import read_transmission, write_transmission
@@ -177,6 +178,7 @@ FORMATS: dict[str, Format] = {
     "photo_calib": _yaml(PhotoCalib, photo_calib_from, asdict),
     "transmission": Format(type=TransmissionCurve, read=read_transmission, write=write_transmission),
     "array": Format(type=np.ndarray, read=read_array, write=write_array, read_box=read_array_box),
+    "bits": Format(type=np.ndarray, read=read_bits, write=write_bits),
     "defects": Format(type=Defects, read=read_defects, write=write_defects),
     "crosstalk": _yaml(Crosstalk, crosstalk_from, crosstalk_to),
     "linearity": _yaml(Linearity, linearity_from, linearity_to),
