@@ -163,12 +163,12 @@ def add_stamps(image: F32, cube: F32, y: F64, x: F64, flux: F64) -> None:
 def _accumulate(image, variance, stamp, place, radius):  # type: ignore[no-untyped-def]
     """Sum products of data and (PSF, -dPSF/dy, -dPSF/dx) over the pixels within `radius` that have variance.
 
-    Returns PP, Py, Px, yy, yx, xx; PD, yD, xD; sums of squares with variance for P, y, x; DD/v, PD/v, PP/v; count.
+    Returns PP, PD, PP v, and with weights 1/v: PP, Py, Px, yy, yx, xx, PD, yD, xD, DD; count.
     """
     ny, nx = image.shape
     h, w = stamp.shape
     row, col = int(np.floor(place[0] + 0.5)), int(np.floor(place[1] + 0.5))
-    s = np.zeros(16)
+    s = np.zeros(14)
     reach = int(radius)
     for i in range(max(1, h // 2 - reach), min(h - 1, h // 2 + reach + 1)):
         r = row + i - h // 2
@@ -181,24 +181,22 @@ def _accumulate(image, variance, stamp, place, radius):  # type: ignore[no-untyp
             v = variance[r, c]
             if not (v > 0 and v < np.inf):
                 continue
-            d, p = image[r, c], stamp[i, j]
+            d, p, u = image[r, c], stamp[i, j], 1 / v
             gy, gx = (stamp[i - 1, j] - stamp[i + 1, j]) / 2, (stamp[i, j - 1] - stamp[i, j + 1]) / 2
             s[0] += p * p
-            s[1] += p * gy
-            s[2] += p * gx
-            s[3] += gy * gy
-            s[4] += gy * gx
-            s[5] += gx * gx
-            s[6] += p * d
-            s[7] += gy * d
-            s[8] += gx * d
-            s[9] += p * p * v
-            s[10] += gy * gy * v
-            s[11] += gx * gx * v
-            s[12] += d * d / v
-            s[13] += p * d / v
-            s[14] += p * p / v
-            s[15] += 1
+            s[1] += p * d
+            s[2] += p * p * v
+            s[3] += u * p * p
+            s[4] += u * p * gy
+            s[5] += u * p * gx
+            s[6] += u * gy * gy
+            s[7] += u * gy * gx
+            s[8] += u * gx * gx
+            s[9] += u * p * d
+            s[10] += u * gy * d
+            s[11] += u * gx * d
+            s[12] += u * d * d
+            s[13] += 1
     return s
 
 
@@ -206,24 +204,25 @@ def _accumulate(image, variance, stamp, place, radius):  # type: ignore[no-untyp
 def _fit(image, variance, cube, places, radius, out):  # type: ignore[no-untyped-def]
     for n in range(len(cube)):
         s = _accumulate(image, variance, cube[n], places[n], radius)
-        if s[15] < 9 or not s[0] > 0:
+        if s[13] < 9 or not s[0] > 0:
             continue
-        flux = s[6] / s[0]
-        out[n, 0], out[n, 1] = flux, np.sqrt(s[9]) / s[0]
-        matrix = np.array([[s[0], s[1], s[2]], [s[1], s[3], s[4]], [s[2], s[4], s[5]]])
+        flux = s[1] / s[0]
+        out[n, 0], out[n, 1] = flux, np.sqrt(s[2]) / s[0]
+        matrix = np.array([[s[3], s[4], s[5]], [s[4], s[6], s[7]], [s[5], s[7], s[8]]])
         for k in range(3):
             matrix[k, k] *= 1 + 1e-9
-        solution = np.linalg.solve(matrix, np.array([s[6], s[7], s[8]]))
+        solution = np.linalg.solve(matrix, np.array([s[9], s[10], s[11]]))
         out[n, 2], out[n, 3] = solution[1], solution[2]
-        out[n, 4], out[n, 5] = np.sqrt(s[10]) / s[3], np.sqrt(s[11]) / s[5]
-        out[n, 6] = s[12] - 2 * flux * s[13] + flux * flux * s[14]
-        out[n, 7] = s[15]
+        out[n, 4], out[n, 5] = 1 / np.sqrt(s[6]), 1 / np.sqrt(s[8])
+        out[n, 6] = s[12] - 2 * flux * s[9] + flux * flux * s[3]
+        out[n, 7] = s[13]
 
 
 def fit_stamps(image: F32, variance: F32, cube: F32, *, y: F64, x: F64, radius: float) -> Records:
     """Fit the PSF to an image, or to what is left of it, at many places.
 
-    The fit is unweighted, so that the noise of the light does not bias it; errors come from `variance`.
+    The flux is fitted without weights, so that the noise of the light does not bias it. The position is fitted with
+    the weights of `variance`, which noise does not bias, and reaches the Cramer-Rao bound. Errors come from `variance`.
 
     Parameters
     ----------

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from apstream.arrays.polynomial import n_terms, poly_terms
+from apstream.arrays.polynomial import degree_of, n_terms, poly_terms
 from apstream.arrays.types import F64, FloatArray
 
-__all__ = ["SipFit", "deproject", "fit_sip", "project", "sip_inverse"]
+__all__ = ["SipFit", "deproject", "evaluate_sip", "fit_sip", "project", "sip_inverse"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +62,7 @@ def fit_sip(
     *,
     crpix: tuple[float, float],
     degree: int,
+    radial: bool = False,
     weights: FloatArray | None = None,
 ) -> SipFit:
     """Fit a TAN-SIP solution to matched stars by linear least squares.
@@ -76,6 +77,8 @@ def fit_sip(
         (y, x) of the reference pixel, 0-based; its sky position is found.
     degree
         Of the polynomial; one gives a plain TAN.
+    radial
+        Whether one more term, radial and cubic about the reference pixel, is fitted; for a degree below three.
     weights
         Inverse standard errors; None for equal ones.
 
@@ -88,14 +91,34 @@ def fit_sip(
     if len(u) < n_terms(degree):
         raise ValueError(f"{len(u)} stars cannot fix a TAN-SIP solution of degree {degree}")
     ra0, dec0 = _mean_position(*sky)
-    for _ in range(4):  # the reference position moves to where the constant term vanishes
-        solution = _fit_plane(u, v, np.stack(project(*sky, ra0, dec0), axis=1), degree, weights)
+    k, cd, here = 0.0, np.eye(2), (ra0, dec0)
+    for step in range(6 if radial else 5):  # the reference position moves to where the constant term vanishes
+        plane, here = np.stack(project(*sky, ra0, dec0), axis=1), (ra0, dec0)
+        if radial and step:
+            solution, k = _fit_radial(u, v, plane, degree, weights, cd)
+        else:
+            solution = _fit_plane(u, v, plane, degree, weights)
+        cd = np.asarray(solution[1:3].T)
         ra, dec = deproject(solution[0, 0], solution[0, 1], ra0, dec0)
         ra0, dec0 = float(ra), float(dec)
-    solution = _fit_plane(u, v, np.stack(project(*sky, ra0, dec0), axis=1), degree, weights)
-    cd = solution[1:3].T
-    a, b = _square((np.linalg.inv(cd) @ solution.T), degree)
-    return SipFit((ra0, dec0), cd, a, b)
+    a, b = _square((np.linalg.inv(cd) @ solution.T), max(degree, 3) if k else degree)
+    if k:
+        a[3, 0] += k
+        a[1, 2] += k
+        b[0, 3] += k
+        b[2, 1] += k
+    return SipFit(here, cd, a, b)
+
+
+def evaluate_sip(fit: SipFit, y: FloatArray, x: FloatArray, *, crpix: tuple[float, float]) -> tuple[F64, F64]:
+    """Return (ra, dec) in degrees of 0-based pixels; `crpix` is (y, x) of the reference pixel."""
+    v, u = np.asarray(y, float) - crpix[0], np.asarray(x, float) - crpix[1]
+    bent = [u + 0.0, v + 0.0]
+    for values, terms in zip(bent, (fit.a, fit.b), strict=True):
+        for p, q in np.argwhere(terms != 0):
+            values += terms[p, q] * u**p * v**q
+    xi, eta = fit.cd @ np.stack(bent)
+    return deproject(xi, eta, *fit.crval)
 
 
 def _mean_position(ra: FloatArray, dec: FloatArray) -> tuple[float, float]:
@@ -114,11 +137,30 @@ def _fit_plane(u: F64, v: F64, values: F64, degree: int, weights: FloatArray | N
     return np.asarray(solution / scale ** total[:, None])
 
 
+def _fit_radial(u: F64, v: F64, values: F64, degree: int, weights: FloatArray | None, cd: F64) -> tuple[F64, float]:
+    """Fit as `_fit_plane` together with one radial cubic term, whose direction the matrix `cd` gives."""
+    scale = max(float(np.abs(u).max()), float(np.abs(v).max()), 1.0)
+    w = np.ones(len(u)) if weights is None else np.asarray(weights, float)
+    terms = (poly_terms(v / scale, u / scale, degree) * w).T
+    r2 = (u**2 + v**2) / scale**2
+    along = (cd @ np.stack([u * r2, v * r2])) * w
+    n = terms.shape[1]
+    design = np.zeros((2 * len(u), 2 * n + 1))
+    design[: len(u), :n], design[len(u) :, n : 2 * n] = terms, terms
+    # in units of the plane's own size, so that all columns are of one order
+    unit = float(np.sqrt(abs(np.linalg.det(cd)))) * scale
+    design[:, -1] = along.ravel() / unit
+    solution, *_ = np.linalg.lstsq(design, (values * w[:, None]).T.ravel(), rcond=None)
+    total = np.array([t for t in range(degree + 1) for _ in range(t + 1)])
+    plane = np.stack([solution[:n], solution[n : 2 * n]], axis=1) / scale ** total[:, None]
+    return plane, float(solution[-1] / unit / scale**2)
+
+
 def _square(terms: F64, degree: int) -> tuple[F64, F64]:
     """Put the terms of degree two and more into (p, q) matrices."""
     out = np.zeros((2, degree + 1, degree + 1))
     index = 0
-    for total in range(degree + 1):
+    for total in range(degree_of(terms.shape[1]) + 1):
         for q in range(total + 1):
             if total >= 2:
                 out[:, total - q, q] = terms[:, index]

@@ -1,4 +1,4 @@
-"""Photometric zero point from instrumental fluxes and catalogue magnitudes."""
+"""Photometric zero point from instrumental fluxes and catalogue magnitudes, and how it varies over a detector."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from apstream.arrays.polynomial import n_terms, poly_terms
 from apstream.arrays.types import F64, BoolArray, FloatArray
 
-__all__ = ["ZeroPoint", "fit_zero_point"]
+__all__ = ["ResidualMap", "ZeroPoint", "fit_residual_map", "fit_zero_point"]
 
 #: Interquartile range of a Gaussian in standard deviations.
 _IQR = 1.349
@@ -18,12 +19,16 @@ _MAX_SIGMA = 0.25
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ZeroPoint:
-    """Magnitude of one unit of flux, its standard error, the stars' scatter, and which stars were used."""
+    """Magnitude of one unit of flux, its standard error, the stars' scatter, and which stars were used.
+
+    `intrinsic` is the scatter that the stars' errors do not explain.
+    """
 
     value: float
     error: float
     scatter: float
     used: BoolArray
+    intrinsic: float = 0.0
 
     @property
     def count(self) -> int:
@@ -81,7 +86,75 @@ def _weighted(difference: F64, error: F64, used: BoolArray, sigma: float) -> Zer
     weights = 1 / (errors**2 + intrinsic)
     value = float(np.average(values, weights=weights))
     scatter = float(np.sqrt(np.mean((values - value) ** 2)))
-    return ZeroPoint(value, max(float(weights.sum() ** -0.5), scatter / np.sqrt(len(values)) * 0.5), scatter, used)
+    error_of_mean = max(float(weights.sum() ** -0.5), scatter / np.sqrt(len(values)) * 0.5)
+    return ZeroPoint(value, error_of_mean, scatter, used, float(np.sqrt(intrinsic)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResidualMap:
+    """Magnitudes to add to the zero point over a detector.
+
+    Parameters
+    ----------
+    terms
+        Coefficients of `poly_terms` on the normalised detector.
+    rms
+        Of the map at the stars that made it, mag.
+    """
+
+    terms: tuple[float, ...]
+    rms: float
+
+
+def fit_residual_map(
+    ty: FloatArray, tx: FloatArray, residual: FloatArray, error: FloatArray, *, max_degree: int, nsigma: float = 3.0
+) -> ResidualMap | None:
+    """Fit zero point residuals over the detector by the polynomial that they prove.
+
+    Degrees up to `max_degree` with ten stars a term are compared by the Bayesian information criterion (Schwarz
+    1978, Ann. Stat. 6, 461) on the stars that the highest of them does not reject.
+
+    Parameters
+    ----------
+    ty, tx
+        Positions normalised to [-1, 1].
+    residual, error
+        Magnitudes.
+
+    Returns
+    -------
+    ResidualMap or None
+        None where no map is better than a constant.
+    """
+    highest = max((d for d in range(max_degree + 1) if len(residual) >= 10 * n_terms(d)), default=0)
+    if highest == 0:
+        return None
+    values, weights = np.asarray(residual, float), 1 / np.asarray(error, float)
+    used, terms = np.ones(len(values), bool), poly_terms(ty, tx, highest)
+    for _ in range(10):
+        model = _solve(terms, values, weights * used) @ terms
+        size = np.abs(values - model) * weights
+        kept = size <= nsigma * max(1.0, 1.4826 * float(np.median(size[used])))
+        if np.array_equal(kept, used):
+            break
+        used = kept
+    found = []
+    for degree in range(highest + 1):
+        part = terms[: n_terms(degree)]
+        solution = _solve(part, values, weights * used)
+        square = float(np.sum(((values - solution @ part) * weights)[used] ** 2))
+        count = int(used.sum())
+        found.append((count * np.log(max(square, 1e-30)) + len(part) * np.log(count), degree, solution))
+    _, degree, solution = min(found, key=lambda one: one[:2])
+    if degree == 0:
+        return None
+    at_stars = (solution @ terms[: n_terms(degree)])[used]
+    return ResidualMap(tuple(float(c) for c in solution), float(np.std(at_stars)))
+
+
+def _solve(terms: F64, values: F64, weights: F64) -> F64:
+    solution, *_ = np.linalg.lstsq((terms * weights).T, values * weights, rcond=None)
+    return np.asarray(solution)
 
 
 def _histogram_mode(values: F64) -> float:

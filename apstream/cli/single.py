@@ -89,6 +89,9 @@ def calibrate(
     refcat: Annotated[
         Path | None, typer.Option(help="For a file: reference catalogue (FITS, CSV, Parquet: ra dec magnitudes)")
     ] = None,
+    photometry_refcat: Annotated[
+        Path | None, typer.Option(help="For a file: catalogue of magnitudes, where --refcat is for positions alone")
+    ] = None,
     id: Ids = None,
     rerun: Rerun = "",
     output: Output = "",
@@ -108,7 +111,9 @@ def calibrate(
         _stage("calibrate", source, id, (rerun, output, replace_run), (settings, override))
         return
     out = _needed(out, "--out")
-    calexp = calibrate_file(Path(source), out, _needed(refcat, "--refcat"), _settings(None, settings, override))
+    chosen = _settings(None, settings, override)
+    catalog = _needed(refcat, "--refcat")
+    calexp = calibrate_file(Path(source), out, catalog, chosen, photometry_refcat=photometry_refcat)
     rms = calexp.metrics["calibrate.astrometry_rms_arcsec"]
     typer.echo(
         f"{len(calexp.stars)} sources, zero point {calexp.photo_calib.zero_point:.3f}, "

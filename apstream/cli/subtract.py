@@ -18,6 +18,9 @@ def subtract(
     refcat: Annotated[
         Path | None, typer.Option(help="Reference catalogue (FITS, CSV, Parquet: ra dec magnitudes)")
     ] = None,
+    photometry_refcat: Annotated[
+        Path | None, typer.Option(help="Catalogue of magnitudes, where --refcat is for positions alone")
+    ] = None,
     override: Annotated[
         list[str] | None, typer.Option("-c", help="Setting, e.g. image.gain=1.9 or detect.threshold_sigma=5.5")
     ] = None,
@@ -36,7 +39,7 @@ def subtract(
     chosen = load_settings(PairSettings, files=settings or [], overrides=override or [])
     started = time.perf_counter()
     with _stages(quiet) as watch:
-        summary = run_pair(science, template, out, refcat, chosen, watch)
+        summary = run_pair(science, template, out, refcat, chosen, watch, photometry_refcat=photometry_refcat)
     if not quiet:
         typer.echo(f"{summary} in {time.perf_counter() - started:.1f} s -> {out}")
 

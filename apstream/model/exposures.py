@@ -119,8 +119,8 @@ STAR_DTYPE = np.dtype(
 _FLUX_COLUMNS = ("flux", "flux_err", "ap_flux", "ap_flux_err", "peak")
 
 
-def scaled_stars(stars: Records, factor: float) -> Records:
-    """Return rows of STAR_DTYPE whose fluxes follow an image multiplied by `factor`."""
+def scaled_stars(stars: Records, factor: float | F64) -> Records:
+    """Return rows of STAR_DTYPE whose fluxes follow an image multiplied by `factor`, one or one for each row."""
     scaled = stars.copy()
     for column in _FLUX_COLUMNS:
         scaled[column] = scaled[column] * factor

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from apstream.arrays.types import F32, BoolArray, IntArray
+from apstream.arrays.types import F32, F64, BoolArray, IntArray
 from apstream.model.geometry import Box
 
 __all__ = ["MaskedImage"]
@@ -79,9 +79,9 @@ class MaskedImage:
             self, image=self.image[part], mask=self.mask[part], variance=self.variance[part], box=box
         )
 
-    def scaled(self, factor: float, unit: str) -> MaskedImage:
-        """Return the image multiplied by `factor`, in `unit`."""
-        f = np.float32(factor)
+    def scaled(self, factor: float | F64, unit: str) -> MaskedImage:
+        """Return the image multiplied by `factor`, one or one for each pixel, in `unit`."""
+        f = np.asarray(factor, np.float32)
         return replace(self, image=self.image * f, variance=self.variance * (f * f), unit=unit)
 
     def with_image(self, image: F32) -> MaskedImage:

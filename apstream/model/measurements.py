@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from apstream.arrays.types import Records
+from apstream.arrays.types import F64, Records
 from apstream.model.tablespec import Column, TableSpec
 
 __all__ = ["MEASURED", "aperture_columns", "is_flux", "measured_columns", "scaled_measured"]
@@ -65,8 +65,8 @@ def is_flux(name: str) -> bool:
     return "flux" in name.split("_")
 
 
-def scaled_measured(rows: Records | None, factor: float) -> Records | None:
-    """Return the rows of an image multiplied by `factor`."""
+def scaled_measured(rows: Records | None, factor: float | F64) -> Records | None:
+    """Return the rows of an image multiplied by `factor`, one or one for each row."""
     if rows is None:
         return None
     scaled = rows.copy()

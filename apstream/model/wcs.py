@@ -12,6 +12,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS, FITSFixedWarning, Sip
 
+from apstream.arrays.tpv import fit_tpv
 from apstream.arrays.types import F64, FloatArray
 from apstream.model.cards import exact_header
 from apstream.model.geometry import Box
@@ -27,6 +28,10 @@ _PLAIN_KEY = re.compile(
     r"(WCSAXES|C(TYPE|UNIT|RPIX|RVAL)[12]|CD[12]_[12]|LONPOLE|LATPOLE|MJDREF|RADESYS|EQUINOX"
     r"|(A|B|AP|BP)_(ORDER|\d_\d))$"
 )
+_SIP_KEY = re.compile(r"(A|B|AP|BP)_(ORDER|DMAX|\d_\d)$")
+_MATRIX_KEY = re.compile(r"(PC[12]_[12]|CDELT[12]|CROTA[12])$")
+#: Pixels from the reference pixel over which a distortion is sampled; polynomials are exact anywhere.
+_REACH = 4096.0
 _PLAIN_TYPES = {(f"RA---TAN{sip}", f"DEC--TAN{sip}") for sip in ("", "-SIP")}
 _KEYS = ("CTYPE1", "CTYPE2", *_VALUES)
 
@@ -51,7 +56,8 @@ class SkyWcs:
     def from_header(cls, header: Any) -> SkyWcs | None:
         """Read the WCS of a FITS header (or mapping); None where the header has no usable one.
 
-        SIP coefficients with a plain TAN type, a common defect, are taken as TAN-SIP.
+        SIP coefficients with a plain TAN type, a common defect, are taken as TAN-SIP. TPV may come with CD, or with
+        CDELT and PC or CROTA2, of which wcslib takes the matrix but not the polynomial for a plane in degrees.
 
         Raises
         ------
@@ -67,6 +73,8 @@ class SkyWcs:
         for key in ("CTYPE1", "CTYPE2"):
             if "A_ORDER" in header and str(header[key]).endswith("-TAN"):
                 header[key] = f"{header[key]}-SIP"
+        if str(header["CTYPE1"]).endswith("-TPV"):
+            _use_cd(header)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FITSFixedWarning)
             wcs = WCS(header, naxis=2)
@@ -115,6 +123,13 @@ class SkyWcs:
         wcs.wcs.set()
         return cls(wcs)
 
+    def mirrored(self) -> SkyWcs:
+        """Return a plain TAN WCS with x mirrored about the reference pixel."""
+        wcs = self.wcs.deepcopy()
+        wcs.wcs.cd = self.wcs.pixel_scale_matrix @ np.diag([-1.0, 1.0])
+        wcs.wcs.set()
+        return SkyWcs(wcs)
+
     def __getstate__(self) -> str:
         return str(self.to_header().tostring(sep="\n"))
 
@@ -143,6 +158,34 @@ class SkyWcs:
         values |= {"LONPOLE": float(inner.lonpole), "LATPOLE": float(inner.latpole)}
         return values | {f"PV{axis}_{m}": float(value) for axis, m, value in inner.get_pv()}
 
+    def to_tpv(self) -> SkyWcs:
+        """Return the same WCS as TPV (SCAMP's form), which has no inverse terms; TAN and TAN-SIP convert exactly.
+
+        Raises
+        ------
+        ValueError
+            If the projection is neither TAN, TAN-SIP nor TPV.
+        """
+        kind = self.kind
+        if kind == "TPV":
+            return self
+        if kind not in ("TAN", "TAN-SIP"):
+            raise ValueError(f"a WCS of type {kind} cannot become TPV")
+        header, sip = self.to_header(), self.wcs.sip
+        for key in [key for key in header if _SIP_KEY.match(key)]:
+            del header[key]
+        header["CTYPE1"], header["CTYPE2"] = "RA---TPV", "DEC--TPV"
+        if sip is not None:
+            u, v = (a.ravel() for a in np.meshgrid(*[np.linspace(-_REACH, _REACH, 31)] * 2))
+            bent = (u + _evaluate(sip.a, u, v), v + _evaluate(sip.b, u, v))
+            cd = self.wcs.pixel_scale_matrix
+            degree = max(int(sip.a_order), int(sip.b_order))
+            for (axis, index), value in fit_tpv(cd @ np.stack([u, v]), cd @ np.stack(bent), degree).items():
+                header[f"PV{axis}_{index}"] = value
+        made = SkyWcs.from_header(exact_header(header))
+        assert made is not None  # the header of a celestial WCS
+        return made
+
     def pixel_to_sky(self, y: FloatArray | float, x: FloatArray | float) -> tuple[F64, F64]:
         """Return (ra, dec) in degrees of 0-based pixel positions."""
         ra, dec = self.wcs.all_pix2world(np.asarray(x, float), np.asarray(y, float), 0)
@@ -160,11 +203,36 @@ class SkyWcs:
         """Mean pixel scale at the reference point."""
         return float(np.sqrt(abs(np.linalg.det(self.wcs.pixel_scale_matrix))) * 3600)
 
+    @property
+    def kind(self) -> str:
+        """The projection as headers call it: TAN, TAN-SIP, TPV, ... (wcslib itself calls TPV a TAN)."""
+        return str(self.to_header()["CTYPE1"])[5:]
+
     def circle(self, box: Box) -> tuple[float, float, float]:
         """Return (ra, dec, radius) in degrees of a circle around `box`."""
         ra, dec = self.pixel_to_sky(*box.center)
         cra, cdec = self.pixel_to_sky(*box.grow(1).corners())
         return float(ra), float(dec), float(np.max(separation(ra, dec, cra, cdec)))
+
+
+def _evaluate(matrix: F64, u: F64, v: F64) -> F64:
+    return np.asarray(sum(matrix[p, q] * u**p * v**q for p, q in np.argwhere(matrix != 0)) + 0 * u)
+
+
+def _use_cd(header: fits.Header) -> None:
+    """Put a CD matrix in place of CDELT with PC or CROTA2."""
+    if any(f"CD{i}_{j}" in header for i in (1, 2) for j in (1, 2)):
+        return
+    plain = fits.Header((card.keyword, card.value) for card in header.cards if not card.keyword.startswith("PV"))
+    plain["CTYPE1"], plain["CTYPE2"] = "RA---TAN", "DEC--TAN"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        matrix = WCS(plain, naxis=2).pixel_scale_matrix
+    for key in [key for key in header if _MATRIX_KEY.match(key)]:
+        del header[key]
+    for i in (1, 2):
+        for j in (1, 2):
+            header[f"CD{i}_{j}"] = float(matrix[i - 1, j - 1])
 
 
 def _sip_matrix(values: Mapping[str, Any], name: str) -> F64 | None:

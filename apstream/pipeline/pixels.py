@@ -24,6 +24,7 @@ from apstream.pipeline.config import DifferenceConfig, PairConfig, PixelConfig
 from apstream.pipeline.report import counts
 from apstream.pipeline.stages import stages_of
 from apstream.pipeline.watch import Watch, unwatched
+from apstream.tasks.astrometry import with_first_guess
 from apstream.tasks.external import enter
 from apstream.tasks.register import calibrate_to_reference, nominal_calexp
 from apstream.tasks.template import TemplateInput
@@ -95,7 +96,8 @@ def calibrate_raw(
     with watch("calibrate"):
         match reference:
             case RefCat() | References():
-                return stages.calibrate(characterized, reference, config.calibrate)
+                guessed = with_first_guess(characterized, config.calibrate.astrometry, raw.detector.pixel_scale_arcsec)
+                return stages.calibrate(guessed, reference, config.calibrate)
             case CalExp():
                 return calibrate_to_reference(characterized, reference, config.registration)
             case None:

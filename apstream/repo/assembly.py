@@ -158,12 +158,15 @@ def _required(cls: Any, name: str) -> Any:
 
 
 def _recalibrated(image: CalExp, calib: PhotoCalib) -> CalExp:
-    factor = calib.njy_per_unit / image.photo_calib.njy_per_unit
+    old, box = image.photo_calib, image.box
+    factor = np.asarray(calib.scale_over(box)) / np.asarray(old.scale_over(box))
+    y, x = image.stars["y"], image.stars["x"]
+    at_stars = calib.scale_at(y, x) / old.scale_at(y, x)
     return dataclasses.replace(
         image,
         image=image.image.scaled(factor, "nJy"),
-        stars=scaled_stars(image.stars, factor),
-        measured=scaled_measured(image.measured, factor),
+        stars=scaled_stars(image.stars, at_stars),
+        measured=scaled_measured(image.measured, at_stars),
         photo_calib=calib,
     )
 

@@ -59,7 +59,7 @@ def make_calexps(
     """
     missing = [job for job in jobs if job.path and calexp_entry(repository, job.id) is None]
     anchor = None
-    if missing and repository.entry("refcat", name="main") is None:
+    if missing and repository.entry("refcat", name=stages.calibrate.astrometry_refcat) is None:
         lead = reference or jobs[0]
         if calexp_entry(repository, lead.id) is None:
             _calibrate_into((repository.root, repository.run), lead, None, stages)
@@ -135,7 +135,7 @@ def _calibrate_into(place: tuple[str, str], job: BatchJob, anchor: VisitDetector
     try:
         raw = read_raw_at(job.path, load_camera(repository.camera), detector=job.id.detector)
         with repository.tracking() as read:
-            reference = _calexp(repository, anchor) if anchor else gather_reference(repository, raw)
+            reference = _calexp(repository, anchor) if anchor else gather_reference(repository, raw, stages.calibrate)
             calibs = gather_calibs(repository, raw)
         calexp = calibrate_raw(raw, calibs, reference, stages)
         info = calexp.info

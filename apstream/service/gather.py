@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from apstream.errors import naming
+from apstream.errors import DatasetNotFound, naming
 from apstream.model.calibs import IsrCalibs, defect_map
 from apstream.model.exposures import CalExp, RawExposure
 from apstream.model.products import KnownObjects, SkyCircle
-from apstream.model.refcat import RefCat
+from apstream.model.refcat import RefCat, References
 from apstream.pipeline.pixels import PixelInputs
-from apstream.repo.formats.catalogs import read_refcat
+from apstream.repo.entries import Entry
 from apstream.repo.repository import Repository
 from apstream.service.footprint import Footprint, template_entries
+from apstream.service.references import read_references
+from apstream.tasks.calibrate import CalibrateConfig
 from apstream.tasks.template import TemplateInput
 
 __all__ = ["footprint_of", "gather_calibs", "gather_inputs", "gather_reference"]
@@ -33,6 +35,7 @@ def gather_inputs(
     *,
     templates: Repository,
     template_id: dict[str, int] | None = None,
+    config: CalibrateConfig | None = None,
 ) -> PixelInputs:
     """Read calibrations, reference and templates of a raw frame.
 
@@ -44,6 +47,8 @@ def gather_inputs(
         Where coadds or calexps are.
     template_id
         Data id of calexps to use as template instead of coadds.
+    config
+        Names the reference catalogues.
 
     Raises
     ------
@@ -51,7 +56,7 @@ def gather_inputs(
         If no template covers the pointing.
     """
     found = _templates(templates, raw, template_id)
-    reference = gather_reference(repository, raw)
+    reference = gather_reference(repository, raw, config)
     return PixelInputs(
         calibs=gather_calibs(repository, raw),
         reference=reference if reference is not None else found[0],
@@ -85,16 +90,51 @@ def gather_calibs(repository: Repository, raw: RawExposure) -> IsrCalibs:
     )
 
 
-def gather_reference(repository: Repository, raw: RawExposure) -> RefCat | None:
-    """Read the part of the reference catalogue near a raw frame; None if the repository has none."""
-    entry = repository.entry("refcat", name="main")
-    if entry is None:
+def gather_reference(
+    repository: Repository, raw: RawExposure, config: CalibrateConfig | None = None
+) -> RefCat | References | None:
+    """Read the part of the reference catalogues near a raw frame.
+
+    Parameters
+    ----------
+    config
+        Names the catalogues; None: ``main`` alone.
+
+    Returns
+    -------
+    RefCat, References or None
+        One catalogue, or two where positions and magnitudes have their own; None if the repository has no ``main``
+        and no other is named.
+
+    Raises
+    ------
+    DatasetNotFound
+        If a catalogue that the settings name is not there.
+    """
+    config = config or CalibrateConfig()
+    names = [config.astrometry_refcat]
+    if config.photometry_refcat not in (None, config.astrometry_refcat):
+        names.append(str(config.photometry_refcat))
+    found = [repository.entry("refcat", name=name) for name in names]
+    if names == ["main"] and found == [None]:
         return None
+    locations = [_located(repository, entry, name) for entry, name in zip(found, names, strict=True)]
     region = _region(raw)
     if region is not None:
         region = SkyCircle(region.ra, region.dec, region.radius + _REFERENCE_MARGIN)
+    return read_references(locations[0], locations[1] if locations[1:] else None, raw.info, config, region=region)
+
+
+def _located(repository: Repository, entry: Entry | None, name: str) -> str:
+    if entry is None:
+        raise DatasetNotFound(
+            f"no location for refcat with name={name}",
+            where=repository.root,
+            remedy="apstream repo ingest it with --refcat NAME, or change calibrate.astrometry_refcat or "
+            "calibrate.photometry_refcat",
+        )
     repository.note(entry)
-    return read_refcat(repository.location(entry), band=raw.info.band, region=region)
+    return repository.location(entry)
 
 
 def _optional(repository: Repository, dataset_type: str, **data_id: Any) -> Any:

@@ -10,22 +10,17 @@ from apstream.errors import naming
 from apstream.model.columns import DIA_SOURCE
 from apstream.model.external import ExternalImage
 from apstream.model.geometry import Box
-from apstream.model.products import SkyCircle
-from apstream.model.refcat import RefCat
+from apstream.model.refcat import RefCat, References
 from apstream.pipeline.config import PairConfig
 from apstream.pipeline.pixels import PairResult, subtract_pair
 from apstream.pipeline.watch import Watch, unwatched
 from apstream.repo.atomic import atomic_path
-from apstream.repo.formats.catalogs import read_refcat
 from apstream.repo.formats.external import ExternalOptions, read_external
 from apstream.repo.formats.fits import write_image
-from apstream.repo.formats.hats import is_hats
 from apstream.repo.formats.parquet import write_records
+from apstream.service.references import read_references, region_of
 
 __all__ = ["PairSettings", "run_pair"]
-
-#: Degrees that a catalogue's stars may have moved.
-_MOTION = 0.1
 
 
 class PairSettings(PairConfig):
@@ -44,8 +39,12 @@ def run_pair(
     refcat: Path | None,
     settings: PairSettings,
     watch: Watch = unwatched,
+    *,
+    photometry_refcat: Path | None = None,
 ) -> str:
     """Subtract two FITS files and write ``difference.fits`` and ``dia_sources.parquet`` to `out`.
+
+    `photometry_refcat` is the catalogue of magnitudes, where it is not that of positions.
 
     Returns
     -------
@@ -55,7 +54,7 @@ def run_pair(
     with watch("read"):
         image = read_external(science, _options(settings.image, settings.science_image))
         reference = read_external(template, _options(settings.image, settings.template_image))
-        catalog = _catalog(refcat, image, settings) if refcat else None
+        catalog = _catalog(refcat, photometry_refcat, image, settings) if refcat else None
     result = _subtract(image, reference, catalog, settings, watch)
     with watch("write"):
         _write(out, result)
@@ -63,13 +62,13 @@ def run_pair(
     return f"{len(result.dia_sources)} DIA sources ({negative} negative)"
 
 
-def _catalog(refcat: Path, image: ExternalImage, settings: PairSettings) -> RefCat:
-    """Read a table as a whole, and of a HATS catalogue what lies near the image."""
-    region = None
-    if image.wcs is not None and is_hats(refcat):
-        ra, dec, radius = image.wcs.circle(Box.from_shape(image.pixels.shape))
-        region = SkyCircle(ra, dec, radius + settings.calibrate.max_offset_arcsec / 3600 + _MOTION)
-    return read_refcat(refcat, band=image.info.band, magnitude=settings.magnitude, region=region)
+def _catalog(
+    refcat: Path, photometry: Path | None, image: ExternalImage, settings: PairSettings
+) -> RefCat | References:
+    region = region_of((refcat, photometry), image.wcs, Box.from_shape(image.pixels.shape), settings.calibrate)
+    return read_references(
+        refcat, photometry, image.info, settings.calibrate, region=region, magnitude=settings.magnitude
+    )
 
 
 def _write(out: Path, result: PairResult) -> None:
@@ -84,7 +83,11 @@ def _options(both: ExternalOptions, one: ExternalOptions) -> ExternalOptions:
 
 
 def _subtract(
-    science: ExternalImage, template: ExternalImage, refcat: RefCat | None, settings: PairSettings, watch: Watch
+    science: ExternalImage,
+    template: ExternalImage,
+    refcat: RefCat | References | None,
+    settings: PairSettings,
+    watch: Watch,
 ) -> PairResult:
     with naming(f"{science.path} - {template.path}"):
         return subtract_pair(science, template, refcat, settings, watch)

@@ -64,8 +64,16 @@ def process_raw(path: Path | str, detector: int | None, known: KnownObjects, set
             templates = _templates(where, repository, output)
             raw = read_raw_at(path, load_camera(repository.camera), detector=detector)
             with repository.tracking() as read, templates.tracking() as read_there:
-                inputs = gather_inputs(repository, raw, known, templates=templates, template_id=where.template_id)
-        result = find_dia_sources(raw, inputs, stages_for(repository.camera, settings.stages), watch)
+                stages = stages_for(repository.camera, settings.stages)
+                inputs = gather_inputs(
+                    repository,
+                    raw,
+                    known,
+                    templates=templates,
+                    template_id=where.template_id,
+                    config=stages.calibrate,
+                )
+        result = find_dia_sources(raw, inputs, stages, watch)
         with watch("save"):
             made_from = MadeFrom.sort(raw_input(repository, raw.info.id, path), [*read, *read_there])
             save_result(output, result, made_from, where, watch.seconds)

@@ -17,12 +17,12 @@ from apstream.model.exposures import CalExp, CharacterizedExposure, Exposure, sk
 from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.stages import stages_of
 from apstream.repo.atomic import atomic_path
-from apstream.repo.formats.catalogs import read_refcat
 from apstream.repo.formats.external import ExternalOptions, read_external
 from apstream.repo.formats.fits import read_exposure, write_image
 from apstream.repo.formats.hdus import open_fits
 from apstream.repo.formats.raw import read_raw
 from apstream.repo.formats.registry import get_format
+from apstream.service.references import read_references, region_of
 from apstream.tasks.external import ExternalConfig, enter
 from apstream.tasks.isr import BrighterFatterConfig, IsrConfig
 from apstream.tasks.isr_fringe import FringeConfig
@@ -68,11 +68,17 @@ def characterize_file(image: Path, out: Path, settings: SingleSettings) -> Chara
     return found
 
 
-def calibrate_file(image: Path, out: Path, refcat: Path, settings: SingleSettings) -> CalExp:
-    """Characterize and calibrate an image; write ``calexp.fits`` (nJy) and ``sources.parquet`` to `out`."""
+def calibrate_file(
+    image: Path, out: Path, refcat: Path, settings: SingleSettings, *, photometry_refcat: Path | None = None
+) -> CalExp:
+    """Characterize and calibrate an image; write ``calexp.fits`` (nJy) and ``sources.parquet`` to `out`.
+
+    `photometry_refcat` is the catalogue of magnitudes, where it is not that of positions.
+    """
     try:
         exposure = _read(image, settings)
-        catalog = read_refcat(refcat, band=exposure.info.band)
+        region = region_of((refcat, photometry_refcat), exposure.wcs, exposure.box, settings.calibrate)
+        catalog = read_references(refcat, photometry_refcat, exposure.info, settings.calibrate, region=region)
         stages = stages_of(settings.replace)
         characterized = stages.characterize(exposure, settings.characterize)
         calexp = stages.calibrate(characterized, catalog, settings.calibrate)
@@ -122,4 +128,3 @@ def _write_sources(path: Path, image: CharacterizedExposure | CalExp) -> None:
     table = pa.table({name: pa.array(np.ascontiguousarray(values)) for name, values in columns.items()})
     with atomic_path(path) as temporary:
         pq.write_table(table.replace_schema_metadata({"flux_unit": image.image.unit}), temporary)
-

@@ -21,6 +21,7 @@ from apstream.service.gather import gather_calibs, gather_reference
 from apstream.service.outputs import BatchPlaces, keep_record
 from apstream.service.roots import read_raw_at
 from apstream.service.save import data_id_of, raw_input
+from apstream.tasks.astrometry import with_first_guess
 
 __all__ = ["STAGES", "run_stage"]
 
@@ -113,10 +114,12 @@ def _characterize(shop: _Shop, job: BatchJob) -> int:
 def _calibrate(shop: _Shop, job: BatchJob) -> int:
     with shop.reading() as read:
         found: CharacterizedExposure = _get(shop.output, "icExp", job, "apstream characterize")
-        reference = gather_reference(shop.repository, shop.raw(job))
+        raw = shop.raw(job)
+        reference = gather_reference(shop.repository, raw, shop.config.calibrate)
     if reference is None:
         remedy = "apstream repo ingest a catalogue; apstream run registers frames on their template without one"
         raise DatasetNotFound("no location for refcat with name=main", where=shop.repository.root, remedy=remedy)
+    found = with_first_guess(found, shop.config.calibrate.astrometry, raw.detector.pixel_scale_arcsec)
     calexp: CalExp = stages_of(shop.config.replace).calibrate(found, reference, shop.config.calibrate)
     shop.put(calexp, "calexp", read, data_id_of(calexp.info))
     shop.put(source_catalog(calexp.stars, calexp.wcs, calexp.measured), "src", read, data_id_of(calexp.info))

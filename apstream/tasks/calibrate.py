@@ -1,79 +1,57 @@
-"""Calibration: WCS and photometric zero point from a reference catalogue."""
+"""Calibration: WCS and photometric scale from reference catalogues."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from apstream.arrays.match import StarMatch, mutual_nearest, refine
-from apstream.arrays.patterns import PatternLimits, align, confirm
-from apstream.arrays.polynomial import n_terms
-from apstream.arrays.sip import fit_sip
-from apstream.arrays.transform import PolyMap
-from apstream.arrays.types import F64, BoolArray, IntArray, Records
-from apstream.arrays.zeropoint import ZeroPoint, fit_zero_point
-from apstream.errors import CalibrationFailed, TooFewStars
+from apstream.arrays.types import F64
+from apstream.errors import TooFewStars
 from apstream.model.exposures import CalExp, CharacterizedExposure
-from apstream.model.geometry import Box
+from apstream.model.mask import MaskPlane
 from apstream.model.photocalib import PhotoCalib
 from apstream.model.refcat import RefCat, References
 from apstream.model.wcs import SkyWcs, separation
+from apstream.tasks.astrometry import (
+    Astrometry,
+    AstrometryConfig,
+    fit_astrometry,
+    match_catalogue,
+    with_first_guess,
+)
 from apstream.tasks.find_sources import FindSourcesConfig, find_sources
-from apstream.tasks.register import instrumental_magnitude, scaled_calexp, usable_stars
-from apstream.tasks.wcsfit import wcs_from_sip
+from apstream.tasks.photometry import Photometry, PhotometryConfig, fit_photometry
+from apstream.tasks.register import scaled_calexp, usable_stars
 
 __all__ = ["CalibrateConfig", "calibrate"]
 
-#: Error of a catalogue position and of the distortion model that no number of photons removes, pixels.
-_FLOOR_PIXELS = 0.005
-#: Magnitude error taken for catalogue stars that have none.
-_DEFAULT_MAG_ERROR = 0.02
+#: Pixels in which the noise of the sky is not to be seen.
+_NOT_SKY = int(MaskPlane.BAD | MaskPlane.SAT | MaskPlane.NO_DATA | MaskPlane.EDGE | MaskPlane.DETECTED)
 
 
 class CalibrateConfig(BaseModel):
-    """How stars are matched to the catalogue, and WCS and zero point are fitted."""
+    """How WCS and zero point are fitted, and on which catalogues."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_offset_arcsec: float = Field(60.0, gt=0, description="Largest error of the first-guess pointing, arcsec.")
-    max_rotation_deg: float = Field(3.0, gt=0, le=180, description="Largest error of the first guess, degrees.")
-    max_scale_error: float = Field(0.02, gt=0, lt=0.5, description="Largest relative error of its pixel scale.")
-    pattern_tolerance_pixels: float = Field(
-        2.0,
-        gt=0,
-        description="Scatter allowed while star patterns are compared, pixels (distortion included).",
-    )
-    match_radius_pixels: float = Field(6.0, gt=0, description="First radius of the star match, pixels.")
-    max_degree: int = Field(3, ge=1, le=5, description="Highest degree of the TAN-SIP polynomial.")
-    nsigma: float = Field(3.0, gt=1, description="Residuals beyond so many standard deviations are rejected.")
-    min_matches: int = Field(6, ge=3, description="Fewest matched stars of an astrometric solution.")
-    max_rms_arcsec: float = Field(0.5, gt=0, description="Largest scatter per axis of a good solution, arcsec.")
-    min_photometric_stars: int = Field(3, ge=2, description="Fewest stars of a zero point.")
-    min_photometric_snr: float = Field(10.0, gt=0, description="Fainter stars do not shape the zero point.")
     detection: FindSourcesConfig | None = Field(
         FindSourcesConfig(), description="Detection before calibration; null: the stars of characterization are used"
     )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Field:
-    """The catalogue stars near the image, brightest first, where the first guess puts them."""
-
-    ra: F64
-    dec: F64
-    mag: F64
-    mag_err: F64
-    y: F64
-    x: F64
+    astrometry_refcat: str = Field("main", min_length=1, description="Catalogue of positions, by name.")
+    photometry_refcat: str | None = Field(None, description="Catalogue of magnitudes; none: that of positions.")
+    astrometry: AstrometryConfig = Field(AstrometryConfig(), description="The WCS")
+    photometry: PhotometryConfig = Field(PhotometryConfig(), description="The zero point")
+    wcs_form: Literal["sip", "tpv"] = Field("sip", description="How a distortion is written: TAN-SIP or TPV.")
 
 
 def calibrate(char: CharacterizedExposure, reference: RefCat | References, config: CalibrateConfig) -> CalExp:
     """Fit WCS and zero point and return the exposure in nJy.
 
-    The header's WCS may be off by `max_offset_arcsec`, `max_rotation_deg` and `max_scale_error`. Catalogue
-    positions are moved to the epoch of the exposure. Star fluxes and pixels of the result are in nJy.
+    The header's WCS may be off by `max_offset_arcsec`, `max_rotation_deg` and `max_scale_error`; where there is none,
+    `first_guess` stands for it (`config.astrometry`). Catalogue positions are moved to the epoch of the exposure. Star
+    fluxes and pixels of the result are in nJy, by the map of the zero point where there is one.
 
     Raises
     ------
@@ -83,186 +61,84 @@ def calibrate(char: CharacterizedExposure, reference: RefCat | References, confi
     TooFewStars
         If the image has fewer stars than a solution needs.
     """
-    char = find_sources(char, config.detection)
+    char = with_first_guess(find_sources(char, config.detection), config.astrometry)
     stars = usable_stars(char.stars)
-    if len(stars) < config.min_matches:
+    if len(stars) < config.astrometry.min_matches:
         raise TooFewStars(
-            f"{len(stars)} usable stars; astrometry needs {config.min_matches}",
-            remedy="lower the detection threshold or calibrate.min_matches",
+            f"{len(stars)} usable stars; astrometry needs {config.astrometry.min_matches}",
+            remedy="lower the detection threshold or calibrate.astrometry.min_matches",
         )
-    refcat = References.of(reference).astrometry
-    field = _nearby(char, refcat, config)
-    match = _match(stars, field, config)
-    wcs, first, second, rms = _fit_astrometry(stars, field, match, char.box, config)
-    _require_astrometry(len(first), rms, len(stars), len(field.ra), config)
-    first, second = _rematch(stars, field, wcs, 3 * rms / wcs.pixel_scale_arcsec)
-    zero = _fit_photometry(stars[first], field.mag[second], field.mag_err[second], config)
-    calib = PhotoCalib.from_zero_point(zero.value, error_mag=zero.error, n_stars=zero.count)
+    catalogues = References.of(reference)
+    positions = catalogues.astrometry.at(char.info.mid_mjd_tai)
+    same = catalogues.photometry is catalogues.astrometry
+    magnitudes = positions if same else catalogues.photometry.at(char.info.mid_mjd_tai)
+    astrometry = fit_astrometry(char, stars, positions, config.astrometry)
+    radius = max(3 * astrometry.rms_arcsec / astrometry.wcs.pixel_scale_arcsec, 0.7)
+    if not same:  # positions of the other catalogue may be worse
+        radius = max(radius, config.astrometry.match_radius_pixels / 2)
+    mine, theirs = match_catalogue(char, stars, magnitudes, astrometry.wcs, radius)
+    photometry = fit_photometry(stars[mine], theirs, char.info, char.box, config.photometry)
+    metrics = {**_position_metrics(char, astrometry), **_flux_metrics(char, astrometry.wcs, photometry)}
+    wcs = astrometry.wcs.to_tpv() if config.wcs_form == "tpv" else astrometry.wcs
+    return scaled_calexp(char, wcs, photometry.calib, metrics)
+
+
+def _position_metrics(char: CharacterizedExposure, found: Astrometry) -> dict[str, float]:
+    offset, rotation, scale = _correction(char, found.wcs)
+    return {
+        "calibrate.n_matched": float(found.n_matched),
+        "calibrate.n_astrometry": float(found.n_used),
+        "calibrate.astrometry_rms_arcsec": found.rms_arcsec,
+        "calibrate.astrometry_excess_arcsec": found.excess_arcsec,
+        "calibrate.wcs_degree": float(found.degree),
+        "calibrate.pixel_scale_arcsec": found.wcs.pixel_scale_arcsec,
+        "calibrate.pointing_offset_arcsec": offset,
+        "calibrate.pointing_rotation_deg": rotation,
+        "calibrate.pointing_scale": scale,
+        "calibrate.parity_wrong": float(found.mirrored),
+    }
+
+
+def _flux_metrics(char: CharacterizedExposure, wcs: SkyWcs, found: Photometry) -> dict[str, float]:
+    zero = found.zero
     metrics = {
-        "calibrate.n_matched": float(len(match.first)),
-        "calibrate.astrometry_rms_arcsec": rms,
-        "calibrate.zero_point": zero.value,
+        "calibrate.zero_point": found.calib.zero_point,
+        "calibrate.zero_point_error": zero.error,
         "calibrate.zero_point_scatter": zero.scatter,
         "calibrate.zero_point_n_stars": float(zero.count),
-        "calibrate.pointing_offset_arcsec": _pointing_offset(char, wcs),
+        "calibrate.zero_point_map_rms": 0.0 if found.map is None else found.map.rms,
+        "calibrate.depth_mag": _depth(char, found.calib),
     }
-    return scaled_calexp(char, wcs, calib, metrics)
+    sky = float(np.median(char.background.mesh)) / wcs.pixel_scale_arcsec**2
+    if np.isfinite(sky) and sky > 0:
+        metrics["calibrate.sky_mag_arcsec2"] = found.calib.zero_point - 2.5 * float(np.log10(sky))
+    return metrics
 
 
-def _nearby(char: CharacterizedExposure, refcat: RefCat, config: CalibrateConfig) -> _Field:
-    if char.wcs is None:
-        raise CalibrationFailed(
-            "the image has no first-guess WCS",
-            remedy="give the header a WCS, or register the image to a calibrated one",
-        )
-    rows = refcat.at(char.info.mid_mjd_tai).stars
-    ra, dec, radius = char.wcs.circle(char.box)
-    reach = radius + config.max_offset_arcsec / 3600
-    rows = rows[separation(np.array(ra), np.array(dec), rows["ra"], rows["dec"]) <= reach]
-    rows = rows[np.isfinite(rows["mag"])]
-    rows = rows[np.argsort(rows["mag"], kind="stable")]
-    y, x = char.wcs.sky_to_pixel(rows["ra"], rows["dec"])
-    margin = round(config.max_offset_arcsec / char.wcs.pixel_scale_arcsec)
-    inside = char.box.grow(margin).contains(y, x)
-    rows, y, x = rows[inside], y[inside], x[inside]
-    if len(rows) < config.min_matches:
-        raise CalibrationFailed(
-            f"{len(rows)} catalogue stars within {reach:.3f} deg of ({ra:.4f}, {dec:.4f}); "
-            f"{len(refcat.stars)} in the whole catalogue",
-            remedy="check the header's pointing and that the catalogue covers the field",
-        )
-    return _Field(
-        ra=rows["ra"],
-        dec=rows["dec"],
-        mag=rows["mag"].astype(float),
-        mag_err=rows["mag_err"].astype(float),
-        y=y,
-        x=x,
-    )
-
-
-def _match(stars: Records, field: _Field, config: CalibrateConfig) -> StarMatch:
-    """Find the map from image pixels to where the first guess puts the catalogue stars."""
-    scale_limits = PatternLimits(
-        tolerance=config.pattern_tolerance_pixels,
-        max_rotation=config.max_rotation_deg,
-        max_scale=config.max_scale_error,
-        counts=(60, 120, 240, 480),
-    )
-    lists = (stars["y"], stars["x"]), (field.y, field.x)
-    pattern = align(*lists, scale_limits) or confirm(*lists, scale_limits)
-    if pattern is None:
-        raise CalibrationFailed(
-            f"no common pattern of {len(stars)} image stars and {len(field.ra)} catalogue stars",
-            remedy="check pointing, pixel scale and orientation of the header's WCS, or raise "
-            "calibrate.max_offset_arcsec, calibrate.max_rotation_deg or calibrate.max_scale_error",
-        )
-    return _refine(stars, field, pattern.map, config)
-
-
-def _refine(stars: Records, field: _Field, start: PolyMap, config: CalibrateConfig) -> StarMatch:
-    return refine(
-        (stars["y"], stars["x"]),
-        (field.y, field.x),
-        start,
-        radius=config.match_radius_pixels,
-        degree=min(config.max_degree, 3),
-        magnitude=(instrumental_magnitude(stars), field.mag),
-        nsigma=config.nsigma,
-    )
-
-
-def _fit_astrometry(
-    stars: Records, field: _Field, match: StarMatch, box: Box, config: CalibrateConfig
-) -> tuple[SkyWcs, IntArray, IntArray, float]:
-    """Fit TAN-SIP to the matches with rejection; return also the pairs kept and the scatter (arcsec)."""
-    first, second = match.first, match.second
-    keep = _fair(stars[first])
-    first, second = first[keep], second[keep]
-    if len(first) < 3:
-        _require_astrometry(len(first), np.inf, len(stars), len(field.ra), config)
-    used = np.ones(len(first), bool)
-    weights = 1 / np.hypot(_centroid_error(stars[first]), _FLOOR_PIXELS)
-    for _ in range(10):
-        i, j = first[used], second[used]
-        degree = max((d for d in range(1, config.max_degree + 1) if len(i) >= 4 * n_terms(d)), default=1)
-        fit = fit_sip(
-            (stars["y"][i], stars["x"][i]),
-            (field.ra[j], field.dec[j]),
-            crpix=box.center,
-            degree=degree,
-            weights=weights[used],
-        )
-        wcs = wcs_from_sip(fit, box.center, box)
-        residual = _residual_arcsec(wcs, stars[first], field, second) * weights
-        limit = config.nsigma * np.median(residual[used]) / 1.1774 * np.sqrt(2)
-        kept = residual <= max(limit, 1e-9)
-        if np.array_equal(kept, used) or kept.sum() < max(3, config.min_matches):
-            break
-        used = kept
-    i, j = first[used], second[used]
-    rms = float(np.sqrt(np.mean(_residual_arcsec(wcs, stars[i], field, j) ** 2) / 2))
-    return wcs, i, j, rms
-
-
-def _fair(stars: Records) -> BoolArray:
-    """Tell which stars may shape the solution: not saturated, not blended, as long as enough are left."""
-    for flags in (("saturated", "blended"), ("saturated",)):
-        good = ~np.logical_or.reduce([stars[name] for name in flags])
-        if good.sum() >= max(10, len(stars) // 4):
-            return np.asarray(good)
-    return np.ones(len(stars), bool)
-
-
-def _centroid_error(stars: Records) -> F64:
-    error = np.hypot(stars["y_err"], stars["x_err"]).astype(float) / np.sqrt(2)
-    known = np.isfinite(error) & (error > 0)
-    return np.where(known, error, np.median(error[known]) if known.any() else 0.1)
-
-
-def _residual_arcsec(wcs: SkyWcs, stars: Records, field: _Field, index: IntArray) -> F64:
-    ra, dec = wcs.pixel_to_sky(stars["y"], stars["x"])
-    return separation(ra, dec, field.ra[index], field.dec[index]) * 3600
-
-
-def _rematch(stars: Records, field: _Field, wcs: SkyWcs, radius: float) -> tuple[IntArray, IntArray]:
-    """Match all stars under the final WCS; the fainter ones serve the zero point."""
-    y, x = wcs.sky_to_pixel(field.ra, field.dec)
-    near = np.isfinite(y)
-    i, j = mutual_nearest((stars["y"], stars["x"]), (y[near], x[near]), max(radius, 0.7))
-    return i, np.flatnonzero(near)[j]
-
-
-def _fit_photometry(stars: Records, mag: F64, mag_err: F64, config: CalibrateConfig) -> ZeroPoint:
-    snr = stars["flux"] / np.maximum(stars["flux_err"], 1e-30)
-    good = (snr >= config.min_photometric_snr) & ~stars["saturated"]
-    for clean in (stars["is_star"] & ~stars["blended"], stars["is_star"], np.ones(len(stars), bool)):
-        if (good & clean).sum() >= max(10, config.min_photometric_stars):
-            good = good & clean
-            break
-    error = np.hypot(1.0857 / np.maximum(snr, 1e-3), np.where(mag_err > 0, mag_err, _DEFAULT_MAG_ERROR))
-    zero = fit_zero_point(stars["flux"][good], mag[good], error[good], nsigma=config.nsigma)
-    if zero is None or zero.count < config.min_photometric_stars:
-        raise CalibrationFailed(
-            f"no zero point: {len(stars)} matched stars, {int(good.sum())} of them unsaturated with "
-            f"S/N above {config.min_photometric_snr:g}, {zero.count if zero else 0} agree",
-            remedy="check that the catalogue has magnitudes in the image's band",
-        )
-    return zero
-
-
-def _pointing_offset(char: CharacterizedExposure, wcs: SkyWcs) -> float:
-    if char.wcs is None:
+def _depth(char: CharacterizedExposure, calib: PhotoCalib) -> float:
+    """Return the AB magnitude of a point source of five sigma at the centre, in the typical noise of the sky."""
+    image = char.image
+    sky = image.variance[((image.mask & _NOT_SKY) == 0) & (image.variance > 0)]
+    if sky.size == 0:
         return float("nan")
-    before, after = (w.pixel_to_sky(*char.box.center) for w in (char.wcs, wcs))
-    return float(separation(*before, *after)) * 3600
+    noise = float(np.sqrt(np.median(sky) * char.psf.effective_area()))
+    return calib.zero_point - 2.5 * float(np.log10(5 * noise))
 
 
-def _require_astrometry(matched: int, rms: float, n_stars: int, n_catalogue: int, config: CalibrateConfig) -> None:
-    if matched < config.min_matches or not rms <= config.max_rms_arcsec:
-        raise CalibrationFailed(
-            f"astrometry ends with {matched} of {n_stars} stars matched to {n_catalogue} catalogue stars, "
-            f"scatter {rms:.3f} arcsec",
-            remedy=f"at least {config.min_matches} within {config.max_rms_arcsec} arcsec are asked for "
-            "(calibrate.min_matches, calibrate.max_rms_arcsec)",
-        )
+def _correction(char: CharacterizedExposure, wcs: SkyWcs) -> tuple[float, float, float]:
+    """Return how far the first guess was off: arcsec, degrees (north to east), and the ratio of the scales."""
+    assert char.wcs is not None  # `with_first_guess` came before
+    y, x = char.box.center
+    places = [w.pixel_to_sky(np.array([y, y + 10.0, y - 10.0]), np.full(3, x)) for w in (char.wcs, wcs)]
+    (ra0, dec0), (ra1, dec1) = places
+    offset = float(separation(ra0[0], dec0[0], ra1[0], dec1[0])) * 3600
+    lengths, angles = zip(*(_bearing(ra, dec) for ra, dec in places), strict=True)
+    turn = (angles[1] - angles[0] + 180) % 360 - 180
+    return offset, float(turn), lengths[1] / lengths[0]
+
+
+def _bearing(ra: F64, dec: F64) -> tuple[float, float]:
+    """Return length (degrees) and angle (north to east) of the way from the third position to the second."""
+    east = ((ra[1] - ra[2] + 180) % 360 - 180) * np.cos(np.deg2rad(dec[0]))
+    north = dec[1] - dec[2]
+    return float(np.hypot(east, north)), float(np.rad2deg(np.arctan2(east, north)))

@@ -219,15 +219,16 @@ def nominal_wcs(ra: float, dec: float, box: Box, pixel_scale_arcsec: float) -> S
 
 def scaled_calexp(char: CharacterizedExposure, wcs: SkyWcs, calib: PhotoCalib, metrics: dict[str, float]) -> CalExp:
     """Return the calibrated exposure: pixels, variance and star fluxes in nJy."""
+    at_stars = calib.scale_at(char.stars["y"], char.stars["x"])
     return CalExp(
-        image=char.image.scaled(calib.njy_per_unit, "nJy"),
+        image=char.image.scaled(calib.scale_over(char.box), "nJy"),
         info=char.info,
         psf=char.psf,
         wcs=wcs,
         photo_calib=calib,
-        stars=scaled_stars(char.stars, calib.njy_per_unit),
+        stars=scaled_stars(char.stars, at_stars),
         metrics={**char.metrics, **metrics},
-        measured=scaled_measured(char.measured, calib.njy_per_unit),
+        measured=scaled_measured(char.measured, at_stars),
     )
 
 

@@ -49,8 +49,7 @@ def compose_wcs(reference: SkyWcs, to_reference: PolyMap, box: Box) -> SkyWcs:
 
     Exact for an affine map on a plain TAN; otherwise a TAN-SIP fit over `box`.
     """
-    plain = reference.wcs.sip is None and str(reference.wcs.wcs.ctype[0]).endswith("-TAN")
-    if to_reference.degree > 1 or not plain:
+    if to_reference.degree > 1 or reference.kind != "TAN":
         return fit_wcs_to_grid(reference, to_reference, box)
     matrix, offset = to_reference.affine_at(0.0, 0.0)
     flip = matrix[::-1, ::-1]  # (x, y) order

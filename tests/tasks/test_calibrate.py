@@ -9,9 +9,11 @@ from apstream.model.geometry import Box
 from apstream.model.ids import VisitDetector
 from apstream.model.image import MaskedImage
 from apstream.model.psf import Psf
-from apstream.model.refcat import REFCAT_DTYPE, RefCat
+from apstream.model.refcat import REFCAT_DTYPE, RefCat, References
 from apstream.model.wcs import SkyWcs
+from apstream.tasks.astrometry import AstrometryConfig, FirstGuess
 from apstream.tasks.calibrate import CalibrateConfig, calibrate
+from apstream.tasks.photometry import PhotometryConfig
 
 SHAPE = (1024, 1024)
 ZERO_POINT = 27.3
@@ -163,6 +165,101 @@ def test_unrelated_catalogue_is_never_matched_by_chance(seed):
     _, refcat = make_field(30 + seed, truth)
     with pytest.raises(CalibrationFailed, match="no common pattern"):
         calibrate(make_char(stars, truth), refcat, CalibrateConfig())
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("keep", "depth"), [(1.0, 1), (1.0, 8), (0.15, 3)], ids=["like", "deeper", "shallower"])
+def test_all_errors_of_the_pointing_at_once(seed, keep, depth):
+    truth, rng = distorted_truth(), np.random.default_rng(seed)
+    stars, refcat = make_field(40 + seed, truth, n=350, crowd=depth)
+    brightest = np.sort(refcat.stars["mag"])[int(keep * (len(refcat.stars) - 1))]
+    refcat = RefCat(refcat.stars[refcat.stars["mag"] <= brightest])
+    guess = shifted(truth, 60.0, rng.choice([-2.0, 2.0]), rng.choice([0.98, 1.02]))
+    out = calibrate(make_char(stars, guess), refcat, CalibrateConfig())
+    y, x = out.wcs.sky_to_pixel(*truth.pixel_to_sky(511.5, 511.5))
+    assert np.hypot(y - 511.5, x - 511.5) < 0.06
+    assert out.metrics["calibrate.pointing_offset_arcsec"] == pytest.approx(60.0, abs=1.0)
+    assert abs(out.metrics["calibrate.pointing_rotation_deg"]) == pytest.approx(2.0, abs=0.1)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_header_of_the_wrong_parity_is_found_out(mirrored):
+    truth = distorted_truth()
+    stars, refcat = make_field(50, truth)
+    guess = shifted(truth, 20.0, 1.0)
+    out = calibrate(make_char(stars, guess.mirrored() if mirrored else guess), refcat, CalibrateConfig())
+    assert out.metrics["calibrate.parity_wrong"] == float(mirrored)
+    y, x = out.wcs.sky_to_pixel(*truth.pixel_to_sky(300.0, 700.0))
+    assert np.hypot(y - 300, x - 700) < 0.03
+
+
+def test_a_pointing_stands_for_a_header_without_wcs():
+    truth = distorted_truth()
+    stars, refcat = make_field(51, truth)
+    ra, dec = truth.pixel_to_sky(530.0, 480.0)
+    char = make_char(stars, None)
+    char = replace(char, info=replace(char.info, ra=float(ra), dec=float(dec)))
+    guess = FirstGuess(pixel_scale_arcsec=SCALE * 1.01, rotation_deg=5.5)
+    out = calibrate(char, refcat, CalibrateConfig(astrometry=AstrometryConfig(first_guess=guess)))
+    y, x = out.wcs.sky_to_pixel(*truth.pixel_to_sky(300.0, 700.0))
+    assert np.hypot(y - 300, x - 700) < 0.03
+    with pytest.raises(CalibrationFailed, match="no pixel scale"):
+        calibrate(char, refcat, CalibrateConfig())
+    with pytest.raises(CalibrationFailed, match="no pointing"):
+        calibrate(make_char(stars, None), refcat, CalibrateConfig(astrometry=AstrometryConfig(first_guess=guess)))
+
+
+def test_positions_and_magnitudes_may_come_from_different_catalogues():
+    truth = distorted_truth()
+    stars, refcat = make_field(52, truth)
+    coarse = RefCat(refcat.stars.copy(), "magnitudes")
+    coarse.stars["dec"] += 0.3 / 3600  # positions that would spoil the WCS
+    poor = RefCat(refcat.stars.copy(), "positions")
+    poor.stars["mag"] += 1.0  # magnitudes that would spoil the zero point
+    out = calibrate(make_char(stars, shifted(truth, 8, 0.5)), References(poor, coarse), CalibrateConfig())
+    y, x = out.wcs.sky_to_pixel(*truth.pixel_to_sky(300.0, 700.0))
+    assert np.hypot(y - 300, x - 700) < 0.03
+    assert out.metrics["calibrate.zero_point"] == pytest.approx(ZERO_POINT, abs=0.01)
+
+
+def test_the_wcs_is_given_in_the_form_asked_for():
+    truth = distorted_truth()
+    stars, refcat = make_field(53, truth)
+    char = make_char(stars, shifted(truth, 8, 0.5))
+    forms = [calibrate(char, refcat, CalibrateConfig(wcs_form=form)).wcs for form in ("sip", "tpv")]
+    assert [one.kind for one in forms] == ["TAN-SIP", "TPV"]
+    y, x = np.array([0.0, 1023.0, 500.0]), np.array([3.0, 1020.0, 700.0])
+    back = SkyWcs.from_header(forms[1].to_header()).sky_to_pixel(*forms[0].pixel_to_sky(y, x))
+    np.testing.assert_allclose(back, (y, x), rtol=0, atol=1e-4)
+
+
+def test_a_map_of_the_zero_point_reaches_pixels_and_stars():
+    truth = distorted_truth()
+    stars, refcat = make_field(54, truth, n=1500)
+    ty = stars["y"] / 511.5 - 1
+    dim = 10 ** (-0.4 * 0.05 * ty)
+    bent = stars.copy()
+    bent["flux"] *= dim
+    bent["flux_err"] *= dim
+    config = CalibrateConfig(photometry=PhotometryConfig(spatial_degree=2))
+    out = calibrate(make_char(bent, shifted(truth, 8, 0.5)), refcat, config)
+    assert out.metrics["calibrate.zero_point_map_rms"] == pytest.approx(0.05 / np.sqrt(3), rel=0.15)
+    njy = 10 ** (-0.4 * (ZERO_POINT - 31.4))
+    assert np.median(out.image.image[:20]) == pytest.approx(njy * 10 ** (-0.4 * 0.05), rel=0.01)
+    assert np.median(out.image.image[-20:]) == pytest.approx(njy * 10 ** (0.4 * 0.05), rel=0.01)
+    np.testing.assert_allclose(out.stars["flux"] / stars["flux"] / njy, 1.0, atol=0.012)
+
+
+def test_depth_and_sky_are_told():
+    truth = distorted_truth()
+    stars, refcat = make_field(55, truth)
+    char = make_char(stars, shifted(truth, 8, 0.5))
+    sky = replace(char.background, mesh=np.full((4, 4), 100.0, np.float32))
+    out = calibrate(replace(char, background=sky), refcat, CalibrateConfig())
+    limit = 5 * np.sqrt(4.0 * char.psf.effective_area())
+    assert out.metrics["calibrate.depth_mag"] == pytest.approx(ZERO_POINT - 2.5 * np.log10(limit), abs=0.02)
+    expected = ZERO_POINT - 2.5 * np.log10(100 / SCALE**2)
+    assert out.metrics["calibrate.sky_mag_arcsec2"] == pytest.approx(expected, abs=0.02)
 
 
 def test_errors_name_counts():

@@ -99,7 +99,9 @@ def yaml_writer(plain: Callable[[Any], Any]) -> Callable[[Path, Any], None]:
 
 def photo_calib_from(values: Any) -> PhotoCalib:
     """Make a photometric calibration of its fields by name."""
-    return PhotoCalib(**values)
+    box = values.get("box")
+    map_of = {"spatial_mag": tuple(values.get("spatial_mag", ())), "box": None if box is None else Box(**box)}
+    return PhotoCalib(**{**values, **map_of})
 
 
 def skymap_from(values: Any) -> SkyMap:

@@ -143,11 +143,14 @@ def _photo_calib(file: OurFits) -> PhotoCalib:
     header = file.header
     if "NJYPERU" not in header:
         raise BadFile("the file holds no calexp", where=file.where, remedy="name a calexp")
+    known = _texts(file).get("zero_point_map", {"spatial_mag": (), "box": None})
     return PhotoCalib(
         njy_per_unit=float(header["NJYPERU"]),
         error=float(header["NJYERR"]),
         n_stars=header["NJYSTARS"],
         relative=header["NJYREL"],
+        spatial_mag=tuple(float(term) for term in known["spatial_mag"]),
+        box=None if known["box"] is None else Box(**known["box"]),
     )
 
 

@@ -53,7 +53,11 @@ def primary_header(value: AnyExposure) -> fits.Header:
         header.append(exact_card("APCORR", value.aperture_correction, "aperture flux over PSF flux"))
     if isinstance(value, DifferenceImage):
         header["CONVOLVD"] = (_ascii(value.convolved), "which image was convolved")
-    header["APSMETA"] = _json({"info": asdict(info), "metrics": value.metrics})
+    texts: dict[str, Any] = {"info": asdict(info), "metrics": value.metrics}
+    if isinstance(value, CalExp) and value.photo_calib.box is not None:
+        calib = asdict(value.photo_calib)
+        texts["zero_point_map"] = {key: calib[key] for key in ("spatial_mag", "box")}
+    header["APSMETA"] = _json(texts)
     return header
 
 

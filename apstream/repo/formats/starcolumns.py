@@ -117,7 +117,7 @@ class StarColumns:
         return list(dict.fromkeys(name for name in names if name))
 
     def choose(self, band: str = "", magnitude: str | None = None) -> Magnitude:
-        """Return the magnitude called `magnitude`, else that of `band`, else any.
+        """Return the magnitude called `magnitude` (a column or a band), else that of `band`, else any.
 
         Raises
         ------
@@ -126,7 +126,7 @@ class StarColumns:
         """
         lower = {name.lower(): name for name in self.schema.units}
         if magnitude:
-            return self._named(magnitude.lower(), lower, f"the magnitude {magnitude!r}")
+            return self.exactly(magnitude)
         band = band.lower()
         tests = [
             lambda m: m.band == band,
