@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numba import njit
 
@@ -11,9 +13,18 @@ from apstream.arrays.types import F32, F64, BoolArray
 
 __all__ = ["fringe_amplitude"]
 
+Plane = TypeVar("Plane", F32, BoolArray)
+
 
 def fringe_amplitude(
-    image: F32, pattern: F32, bad: BoolArray, *, cell_px: int = 128, n_sigma: float = 3.0, iterations: int = 4
+    image: F32,
+    pattern: F32,
+    bad: BoolArray,
+    *,
+    cell_px: int = 128,
+    n_sigma: float = 3.0,
+    iterations: int = 4,
+    enough_px: int = 4_000_000,
 ) -> tuple[float, float]:
     """Fit image = amplitude pattern + sky, the sky a free plane in every cell; return the amplitude and its error.
 
@@ -26,12 +37,16 @@ def fringe_amplitude(
     image, pattern : ndarray, shape (ny, nx), float32
     bad : ndarray, shape (ny, nx), bool
         True for pixels not to be used; those that are not finite are not.
+    enough_px
+        Of larger images only about so many pixels are looked at, in rows of cells spread over the image.
 
     Returns
     -------
     tuple
         NaN both if fewer than a hundred pixels can be used or the pattern is flat there.
     """
+    image, pattern = _spread_rows(image, cell_px, enough_px), _spread_rows(pattern, cell_px, enough_px)
+    bad = _spread_rows(bad, cell_px, enough_px)
     use = ~bad & np.isfinite(image) & np.isfinite(pattern)
     start, keep = use, use & ~_high(image, use, cell_px, n_sigma)
     amplitude, error = np.nan, np.nan
@@ -51,6 +66,14 @@ def fringe_amplitude(
         # Alone beyond three sigma is noise, on either side; company is a star.
         keep = start & ~off & ~dilate(_in_company(off), 2)
     return float(amplitude), float(error)
+
+
+def _spread_rows(plane: Plane, cell_px: int, enough_px: int) -> Plane:
+    """Return every row of cells, or every n-th of a large image, one below the other."""
+    step = max(1, round(plane.size / enough_px))
+    if step == 1:
+        return plane
+    return np.concatenate([plane[y : y + cell_px] for y in range(0, len(plane) - cell_px + 1, step * cell_px)])
 
 
 def _high(image: F32, use: BoolArray, cell_px: int, n_sigma: float) -> BoolArray:

@@ -7,7 +7,7 @@ from numba import njit
 
 from apstream.arrays.types import F32, BoolArray, IntArray
 
-__all__ = ["count_flags", "dilate", "flag_hollow", "split_usable", "subtract_sky"]
+__all__ = ["count_flags", "dilate", "split_usable", "subtract_sky"]
 
 
 @njit(cache=True, nogil=True)
@@ -93,15 +93,6 @@ def subtract_sky(data: F32, sky: F32, bad: BoolArray, mask: IntArray, keep: int)
                 sky[r, c] = 0
             else:
                 sky[r, c] = data[r, c] - sky[r, c]
-
-
-@njit(cache=True, nogil=True)
-def flag_hollow(image: F32, variance: F32, mask: IntArray, bit: int) -> None:
-    """Set `bit` in `mask` where image or variance is not finite."""
-    for r in range(image.shape[0]):
-        for c in range(image.shape[1]):
-            if not (np.isfinite(image[r, c]) and np.isfinite(variance[r, c])):
-                mask[r, c] |= bit
 
 
 @njit(cache=True, nogil=True)
