@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import sep
+from numba import njit
 from scipy.interpolate import CubicSpline
 
 from apstream.arrays.types import F32, F64, BoolArray
 
-__all__ = ["evaluate_mesh", "measure_mesh"]
+__all__ = ["evaluate_mesh", "measure_mesh", "remaining_mesh"]
 
 
 def measure_mesh(image: F32, bad: BoolArray, *, cell: int, smooth: int = 3) -> tuple[F32, F32]:
@@ -68,3 +69,77 @@ def evaluate_mesh(mesh: F32, *, cell: int, shape: tuple[int, int]) -> F32:
     rows = _spline_matrix(shape[0], mesh.shape[0], cell)
     cols = _spline_matrix(shape[1], mesh.shape[1], cell)
     return np.asarray((rows @ mesh.astype(np.float32)) @ cols.T, np.float32)
+
+
+def remaining_mesh(image: F32, bad: BoolArray, *, cell: int, least: float = 0.25) -> F32:
+    """Measure what is left of the sky in a background-subtracted image: clipped means in the cells of its mesh.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx), float32
+        Finite.
+    bad : ndarray, shape (ny, nx), bool
+        Pixels not to use, those of sources above all.
+    cell
+        Side of the cells, pixels; every second pixel in y and x is looked at.
+    least
+        A cell with a smaller part of its pixels left takes the median of its neighbours.
+
+    Returns
+    -------
+    ndarray, shape (ceil(ny / cell), ceil(nx / cell)), float32
+        Smoothed by a 3 x 3 median; for `evaluate_mesh`.
+    """
+    cell = min(cell, *image.shape)
+    mesh = np.full((-(-image.shape[0] // cell), -(-image.shape[1] // cell)), np.nan, np.float32)
+    _remaining(image, bad, cell, least, mesh)
+    for _ in range(max(mesh.shape)):
+        if not np.isnan(mesh).any():
+            break
+        mesh = np.where(np.isnan(mesh), _medians(mesh), mesh)
+    return _medians(np.nan_to_num(mesh))
+
+
+def _medians(mesh: F32) -> F32:
+    padded = np.pad(mesh, 1, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).reshape(*mesh.shape, 9)
+    known = ~np.isnan(windows).all(axis=2)
+    out = np.full(mesh.shape, np.nan, np.float32)
+    out[known] = np.nanmedian(windows[known], axis=1)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _remaining(image, bad, cell, least, mesh):  # type: ignore[no-untyped-def]
+    ny, nx = image.shape
+    values = np.empty(((cell + 1) // 2) ** 2, np.float32)
+    for a in range(mesh.shape[0]):
+        for b in range(mesh.shape[1]):
+            count, seen = 0, 0
+            for y in range(a * cell, min(ny, (a + 1) * cell), 2):
+                for x in range(b * cell, min(nx, (b + 1) * cell), 2):
+                    seen += 1
+                    if not bad[y, x]:
+                        values[count] = image[y, x]
+                        count += 1
+            if count < max(least * seen, 20):
+                continue
+            middle, width = _middle(values[:count])
+            for _ in range(3):
+                kept = values[:count][np.abs(values[:count] - middle) <= 3 * width]
+                if len(kept) < 20 or width == 0:
+                    break
+                count = len(kept)
+                values[:count] = kept
+                middle, width = _middle(kept)
+            # counts are whole numbers and so would the median be: the mean of what lies next to it is not
+            core = values[:count][np.abs(values[:count] - middle) <= 1.5 * width]
+            mesh[a, b] = core.mean() if len(core) else middle
+
+
+@njit(cache=True, nogil=True)
+def _middle(values):  # type: ignore[no-untyped-def]
+    """Median, and the width of a Gaussian from what lies below it, where sources do not reach."""
+    middle = np.median(values)
+    below = middle - values[values < middle]
+    return middle, (np.median(below) * 1.482602 if len(below) else 0.0)

@@ -61,6 +61,7 @@ def source_catalog(stars: Records, wcs: SkyWcs | None, measured: Records | None 
     if measured is not None:
         for name in measured.dtype.names or ():
             rows[name] = measured[name]
+    _sky_errors(rows, wcs)
     return rows
 
 
@@ -77,3 +78,16 @@ def with_measured(spec: TableSpec, dtype: np.dtype[np.void]) -> TableSpec:
     if own != spec.names or any(dtype[name] != spec.dtype[name] for name in own):
         raise ValueError(f"rows are not of table {spec.name}")
     return TableSpec(spec.name, spec.doc, (*spec.columns, *measured_columns(dtype, further, spec["flux"].unit)), ())
+
+
+def _sky_errors(rows: Records, wcs: SkyWcs | None) -> None:
+    """Fill `ra_err` and `dec_err`, angles on the sky, from the errors in pixels by the scale of the WCS there."""
+    if wcs is None or not {"ra_err", "dec_err"} <= set(rows.dtype.names or ()):
+        return
+    squares = np.zeros((2, len(rows)))
+    for axis in ("y", "x"):
+        ra, dec = sky_positions(wcs, rows["y"] + (axis == "y"), rows["x"] + (axis == "x"))
+        along = (ra - rows["ra"] + 180) % 360 - 180
+        steps = np.array([along * np.cos(np.radians(rows["dec"])), dec - rows["dec"]])
+        squares += (steps * rows[f"{axis}_err"]) ** 2
+    rows["ra_err"], rows["dec_err"] = np.sqrt(squares)

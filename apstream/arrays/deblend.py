@@ -1,0 +1,234 @@
+"""Share the light of sources that overlap: stars by a joint fit of PSFs, extended ones by symmetric templates.
+
+Stars are fitted together with their neighbours, fluxes and positions at once. Each star's equations are those of
+`arrays.psf.fit_stamps` (pixels near it count alike), so a lonely star gets the same flux as there; errors are those
+of the joint solution. Extended sources take part of each pixel's light in proportion to templates that are
+symmetric about the peak and fall outwards, as the SDSS deblender does (Lupton 2005, "SDSS image processing I").
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from scipy.spatial import cKDTree
+
+from apstream.arrays.types import F32, F64, BoolArray, IntArray, Records
+
+__all__ = ["JOINT_DTYPE", "fit_jointly", "neighbour_lists", "symmetric_templates", "template_shares"]
+
+#: Corrections of a joint fit: of the flux, of the position times the flux, their errors, chi2 and pixels used.
+JOINT_DTYPE = np.dtype([("flux", "f8"), ("fdy", "f8"), ("fdx", "f8"), ("flux_err", "f8"), ("fdy_err", "f8"),
+                        ("fdx_err", "f8"), ("chi2", "f8"), ("n_pixels", "f8")])  # fmt: skip
+
+
+def neighbour_lists(y: F64, x: F64, radius: float) -> tuple[IntArray, IntArray]:
+    """Return starts and neighbours within `radius`, nearest first; of k: neighbours[starts[k] : starts[k + 1]]."""
+    if len(y) < 2:
+        return np.zeros(len(y) + 1, np.int64), np.zeros(0, np.int64)
+    pairs = cKDTree(np.column_stack([y, x])).query_pairs(radius, output_type="ndarray")
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    gap = np.hypot(y[both[:, 0]] - y[both[:, 1]], x[both[:, 0]] - x[both[:, 1]])
+    both = both[np.lexsort((both[:, 1], gap, both[:, 0]))]
+    starts = np.searchsorted(both[:, 0], np.arange(len(y) + 1))
+    return starts.astype(np.int64), np.ascontiguousarray(both[:, 1], np.int64)
+
+
+def fit_jointly(
+    images: tuple[F32, F32],
+    cube: F32,
+    places: tuple[F64, F64],
+    links: tuple[IntArray, IntArray],
+    *,
+    free: BoolArray,
+    radius: float,
+    most: int = 6,
+) -> Records:
+    """Fit corrections of flux and position of every star, its nearest neighbours' being free with them.
+
+    Parameters
+    ----------
+    images : pair of ndarray, shape (ny, nx), float32
+        The image less all stars as known so far, and its variance; pixels whose variance is not positive and
+        finite are not used.
+    cube : ndarray, shape (n, h, w), float32
+        PSFs at the stars, from `arrays.psf.psf_stamps`.
+    places
+        y and x in array pixels.
+    links
+        From `neighbour_lists`.
+    free : ndarray, shape (n,), bool
+        False where the position is held.
+    radius
+        Pixels within this distance of a star give its equations.
+    most
+        Neighbours that are free with a star, the nearest.
+
+    Returns
+    -------
+    ndarray of JOINT_DTYPE, shape (n,)
+        NaN where there are fewer than 9 pixels.
+    """
+    out = np.full((len(cube), 8), np.nan)
+    spots = np.column_stack([np.floor(places[0] + 0.5), np.floor(places[1] + 0.5)]).astype(np.int64)
+    _fit_all(images, (cube, spots), links, free, float(radius), most, out)
+    return out.view(JOINT_DTYPE).reshape(len(cube))
+
+
+@njit(cache=True, nogil=True)
+def _fit_all(images, stars, links, free, radius, most, out):  # type: ignore[no-untyped-def]
+    group = np.empty(most + 1, np.int64)
+    starts, others = links
+    for s in range(len(stars[0])):
+        group[0] = s
+        n = 1
+        for k in others[starts[s] : starts[s + 1]]:
+            if n <= most:
+                group[n] = k
+                n += 1
+        _fit_group(images, stars, group[:n], free, radius, out[s])
+
+
+@njit(cache=True, nogil=True)
+def _fit_group(images, stars, group, free, radius, out):  # type: ignore[no-untyped-def]
+    n = len(group)
+    normal, noise, vector = np.zeros((3 * n, 3 * n)), np.zeros((3 * n, 3 * n)), np.zeros(3 * n)
+    out[6], out[7] = 0.0, 0.0
+    for a in range(n):
+        _add_star(images, stars, group, a, radius, (normal, noise, vector), out)
+    if out[7] < 9 or not normal[0, 0] > 0:
+        out[:] = np.nan
+        return
+    for a in range(n):
+        for k in range(3):
+            own = 3 * a + k
+            if not normal[own, own] > 0 or (k > 0 and not free[group[a]]):
+                normal[own, :] = 0
+                normal[:, own] = 0
+                noise[own, :] = 0
+                noise[:, own] = 0
+                vector[own] = 0
+                normal[own, own] = 1
+            normal[own, own] *= 1 + 1e-7
+    inverse = np.ascontiguousarray(np.linalg.inv(normal))
+    for k in range(3):
+        row = np.ascontiguousarray(inverse[k])
+        out[k] = np.dot(row, vector)
+        out[3 + k] = np.sqrt(max(np.dot(np.dot(row, noise), row), 0.0))
+
+
+@njit(cache=True, nogil=True)
+def _shapes(stamp, i, j, out):  # type: ignore[no-untyped-def]
+    """PSF and minus its slopes at a pixel of a stamp, zero outside; False where it is outside."""
+    h, w = stamp.shape
+    if i < 1 or j < 1 or i >= h - 1 or j >= w - 1:
+        return False
+    out[0] = stamp[i, j]
+    out[1] = (stamp[i - 1, j] - stamp[i + 1, j]) / 2
+    out[2] = (stamp[i, j - 1] - stamp[i, j + 1]) / 2
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _add_star(images, stars, group, a, radius, system, out):  # type: ignore[no-untyped-def]
+    """Add the equations of member `a`: its pixels times all members."""
+    residual, variance = images
+    cube, spots = stars
+    normal, noise, vector = system
+    ny, nx = residual.shape
+    h, w = cube.shape[1], cube.shape[2]
+    row, col = spots[group[a], 0], spots[group[a], 1]
+    reach = int(radius)
+    own, other = np.zeros(3), np.zeros(3)
+    for r in range(max(0, row - reach), min(ny, row + reach + 1)):
+        for c in range(max(0, col - reach), min(nx, col + reach + 1)):
+            v = variance[r, c]
+            if (r - row) ** 2 + (c - col) ** 2 > radius * radius or not (v > 0 and v < np.inf):
+                continue
+            if not _shapes(cube[group[a]], r - row + h // 2, c - col + w // 2, own):
+                continue
+            d = residual[r, c]
+            if a == 0:
+                out[6] += d * d / v
+                out[7] += 1
+            for k in range(3):
+                vector[3 * a + k] += own[k] * d
+            for b in range(len(group)):
+                qy, qx = spots[group[b], 0], spots[group[b], 1]
+                if not _shapes(cube[group[b]], r - qy + h // 2, c - qx + w // 2, other):
+                    continue
+                near = (r - qy) ** 2 + (c - qx) ** 2 <= radius * radius
+                for k in range(3):
+                    for m in range(3):
+                        product = own[k] * other[m]
+                        normal[3 * a + k, 3 * b + m] += product
+                        if near:
+                            noise[3 * a + k, 3 * b + m] += product * v
+
+
+def symmetric_templates(image: F32, y: IntArray, x: IntArray) -> F32:
+    """Return templates of the sources with peaks at (y, x): symmetric about the peak, falling outwards.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx), float32
+        The light of a blend.
+    y, x : ndarray of int, shape (n,)
+        Peaks inside it.
+
+    Returns
+    -------
+    ndarray, shape (n, ny, nx), float32
+        The lesser of each pixel and its mirror image about the peak, not below zero, and nowhere above the
+        highest of the neighbours that are nearer to the peak.
+    """
+    templates = np.zeros((len(y), *image.shape), np.float32)
+    for k in range(len(y)):
+        _mirror(image, int(y[k]), int(x[k]), templates[k])
+        _fall(int(y[k]), int(x[k]), templates[k])
+    return templates
+
+
+@njit(cache=True, nogil=True)
+def _mirror(image, y, x, out):  # type: ignore[no-untyped-def]
+    ny, nx = image.shape
+    for r in range(ny):
+        for c in range(nx):
+            v, u = 2 * y - r, 2 * x - c
+            twin = image[v, u] if 0 <= v < ny and 0 <= u < nx else np.float32(0)
+            out[r, c] = max(min(image[r, c], twin), np.float32(0))
+
+
+@njit(cache=True, nogil=True)
+def _fall(y, x, out):  # type: ignore[no-untyped-def]
+    """Cut what rises outwards, ring of squares by ring: a pixel is not above those next to it on the way in."""
+    ny, nx = out.shape
+    far = max(max(y, ny - 1 - y), max(x, nx - 1 - x))
+    for ring in range(1, far + 1):
+        for r in range(max(0, y - ring), min(ny, y + ring + 1)):
+            edge = abs(r - y) == ring
+            step = 1 if edge else 2 * ring
+            for c in range(x - ring, x + ring + 1, step):
+                if c < 0 or c >= nx:
+                    continue
+                t = (ring - 1.0) / ring
+                inner_y, inner_x = y + (r - y) * t, x + (c - x) * t
+                limit = np.float32(0)
+                for i in range(int(np.floor(inner_y)), int(np.ceil(inner_y)) + 1):
+                    for j in range(int(np.floor(inner_x)), int(np.ceil(inner_x)) + 1):
+                        limit = max(limit, out[i, j])
+                out[r, c] = min(out[r, c], limit)
+
+
+def template_shares(image: F32, templates: F32) -> F32:
+    """Return the part of each pixel's light that belongs to each template, the parts of a pixel adding to one.
+
+    Templates are scaled to fit the image together (least squares, none negative) before they share.
+    """
+    flat = templates.reshape(len(templates), -1).astype(float)
+    normal, vector = flat @ flat.T, flat @ image.ravel().astype(float)
+    normal[np.diag_indices(len(normal))] *= 1 + 1e-9
+    weights = np.clip(np.linalg.lstsq(normal, vector, rcond=None)[0], 0.05, 1.5)
+    scaled = templates * weights[:, None, None].astype(np.float32)
+    total = scaled.sum(axis=0)
+    even = np.float32(1 / len(templates))
+    return np.where(total > 0, scaled / np.where(total > 0, total, 1), even).astype(np.float32)

@@ -1,0 +1,143 @@
+"""Sources hidden beside brighter ones: found in what is left when these are subtracted."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from apstream.arrays.deblend import neighbour_lists
+from apstream.arrays.types import F32, F64, IntArray
+
+__all__ = ["find_hidden", "misfit"]
+
+
+def find_hidden(
+    images: tuple[F32, F32, F32],
+    cube: F32,
+    places: tuple[F64, F64],
+    *,
+    fwhm: float,
+    n_sigma: float,
+    model_error: float,
+) -> tuple[F64, F64, F64, IntArray]:
+    """Find the most significant point source in what each star leaves over near it.
+
+    Parameters
+    ----------
+    images : three ndarray, shape (ny, nx), float32
+        The image, the same less the stars, and its variance.
+    cube, places
+        PSFs at the stars, and their y and x in array pixels.
+    fwhm
+        Places between 0.4 and 2.5 FWHM from the star are tried.
+    n_sigma
+        Least significance, of noise and model error together.
+    model_error
+        Part of the stars' light that a wrong PSF may leave over; it counts as noise.
+
+    Returns
+    -------
+    y, x, flux : ndarray, shape (m,)
+        One at most for each star, and each only once.
+    host : ndarray of int, shape (m,)
+        The star it was found beside.
+    """
+    out = np.zeros((len(cube), 4))
+    spots = np.column_stack([np.floor(places[0] + 0.5), np.floor(places[1] + 0.5)]).astype(np.int64)
+    _search(images, cube, spots, float(fwhm), float(model_error), out)
+    chosen = np.flatnonzero(out[:, 0] > n_sigma)
+    chosen = chosen[np.argsort(-out[chosen, 0], kind="stable")]
+    starts, links = neighbour_lists(out[chosen, 1], out[chosen, 2], fwhm / 2)
+    first = np.ones(len(chosen), bool)
+    for k in range(len(chosen)):
+        near = links[starts[k] : starts[k + 1]]
+        first[k] = not np.any(first[near[near < k]])
+    rows = chosen[first]
+    return out[rows, 1], out[rows, 2], out[rows, 3], rows
+
+
+@njit(cache=True, nogil=True)
+def _search(images, cube, spots, fwhm, error, out):  # type: ignore[no-untyped-def]
+    _, residual, variance = images
+    ny, nx = residual.shape
+    reach, half = int(2.5 * fwhm), int(1.2 * fwhm) + 1
+    for s in range(len(cube)):
+        row, col = spots[s, 0], spots[s, 1]
+        for r in range(max(1, row - reach), min(ny - 1, row + reach + 1)):
+            for c in range(max(1, col - reach), min(nx - 1, col + reach + 1)):
+                gap = (r - row) ** 2 + (c - col) ** 2
+                v = variance[r, c]
+                if gap > reach * reach or gap < (0.4 * fwhm) ** 2 or not (v > 0 and v < np.inf):
+                    continue
+                if _box(residual, r, c) < 2.5 * 3 * np.sqrt(v):  # no source of the least significance is fainter
+                    continue
+                score, flux = _match(images, cube[s], r, c, half, error)
+                if score > out[s, 0]:
+                    out[s, 0], out[s, 1], out[s, 2], out[s, 3] = score, r, c, flux
+
+
+@njit(cache=True, nogil=True)
+def _box(residual, r, c):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(r - 1, r + 2):
+        for j in range(c - 1, c + 2):
+            total += residual[i, j]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _match(images, stamp, row, col, half, error):  # type: ignore[no-untyped-def]
+    """Significance and flux of a point source on a pixel of the residual."""
+    image, residual, variance = images
+    ny, nx = image.shape
+    h, w = stamp.shape
+    signal, noise, power = 0.0, 0.0, 0.0
+    for i in range(max(-half, -row), min(half + 1, ny - row)):
+        for j in range(max(-half, -col), min(half + 1, nx - col)):
+            a, b = i + h // 2, j + w // 2
+            v = variance[row + i, col + j]
+            if a < 0 or b < 0 or a >= h or b >= w or not (v > 0 and v < np.inf):
+                continue
+            p = stamp[a, b]
+            model = image[row + i, col + j] - residual[row + i, col + j]
+            signal += p * residual[row + i, col + j]
+            noise += p * p * v
+            power += p * p * error * max(model, 0.0)
+    if not power + noise > 0:
+        return 0.0, 0.0
+    scale = 0.0
+    for i in range(-half, half + 1):
+        for j in range(-half, half + 1):
+            a, b = i + h // 2, j + w // 2
+            if 0 <= a < h and 0 <= b < w:
+                scale += stamp[a, b] ** 2
+    # a wrong PSF errs alike over many pixels: its error adds up, noise adds in squares
+    return signal / np.sqrt(noise + power * power), signal / scale
+
+
+def misfit(image: F32, residual: F32, variance: F32, y: F64, x: F64, *, radius: float, model_error: float) -> F64:
+    """Return the mean square of what is left around each place, in units of its noise and model error.
+
+    Pixels within `radius`; one where only noise is left, more where the models do not explain the light.
+    """
+    out = np.zeros(len(y))
+    _misfit(image, residual, variance, np.column_stack([y, x]), float(radius), float(model_error) ** 2, out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _misfit(image, residual, variance, places, radius, error2, out):  # type: ignore[no-untyped-def]
+    ny, nx = image.shape
+    reach = int(radius) + 1
+    for s in range(len(places)):
+        row, col = int(places[s, 0] + 0.5), int(places[s, 1] + 0.5)
+        total, count = 0.0, 0
+        for r in range(max(0, row - reach), min(ny, row + reach + 1)):
+            for c in range(max(0, col - reach), min(nx, col + reach + 1)):
+                v = variance[r, c]
+                if (r - row) ** 2 + (c - col) ** 2 > radius * radius or not (v > 0 and v < np.inf):
+                    continue
+                model = image[r, c] - residual[r, c]
+                total += residual[r, c] ** 2 / (v + error2 * model * model)
+                count += 1
+        out[s] = total / max(count, 1)

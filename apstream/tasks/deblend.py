@@ -1,0 +1,209 @@
+"""Photometry of all sources of an image at once: neighbours fitted together, hidden ones found in what is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from apstream.arrays.deblend import fit_jointly, neighbour_lists
+from apstream.arrays.hidden import find_hidden, misfit
+from apstream.arrays.polynomial import poly_terms
+from apstream.arrays.psf import add_stamps, psf_stamps
+from apstream.arrays.types import F32, F64, BoolArray, IntArray
+from apstream.model.psf import Psf
+
+__all__ = ["DeblendConfig", "Deblended", "deblend"]
+
+_LEAST_HOST = 8.0  # beside fainter sources nothing can hide
+_HIDDEN_ROUNDS = 8  # a blend taken for one star has to move apart
+_LEAST_FREE = 5.0  # fainter sources keep the position of their peak
+
+
+class DeblendConfig(BaseModel):
+    """How overlapping sources are told apart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reach_fwhm: float = Field(2.5, gt=0, le=6, description="neighbours within this distance are fitted together, FWHM")
+    fit_radius_fwhm: float = Field(1.2, gt=0.5, le=4, description="radius of the fit around each source, FWHM")
+    rounds: int = Field(2, ge=1, le=10, description="rounds of the joint fit")
+    max_neighbours: int = Field(6, ge=0, le=20, description="neighbours fitted with a source, the nearest")
+    max_peaks: int = Field(100, ge=1, description="peaks per footprint that are told apart, the brightest")
+    hidden_sigma: float | None = Field(
+        5.0, gt=0, description="sources found in what stars leave over, sigma; null: none are sought"
+    )
+    model_error: float = Field(0.02, ge=0, description="part of a star's light that a wrong PSF may leave over")
+    templates: bool = Field(True, description="divide blends with extended sources by symmetric templates")
+
+
+@dataclass(slots=True)
+class Deblended:
+    """Sources with their PSF photometry; array pixels, arrays of one length.
+
+    Parameters
+    ----------
+    residual : ndarray, shape (ny, nx), float32
+        The image less the PSF models of all sources.
+    cube : ndarray, shape (n, h, w), float32
+        The PSF at each source.
+    hidden : ndarray, shape (n,), bool
+        Found in what another source left over.
+    """
+
+    y: F64
+    x: F64
+    y_err: F64
+    x_err: F64
+    flux: F64
+    flux_err: F64
+    chi2: F64
+    residual: F32
+    cube: F32
+    hidden: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def copy(self) -> Deblended:
+        """Return a copy that may be changed."""
+        return Deblended(*(getattr(self, name).copy() for name in self.__dataclass_fields__))
+
+    def keep(self, chosen: BoolArray | IntArray) -> None:
+        """Keep some of the sources; the light of the others goes back into the residual."""
+        gone = np.ones(len(self), bool)
+        gone[chosen] = False
+        add_stamps(self.residual, self.cube[gone], self.y[gone], self.x[gone], np.nan_to_num(self.flux[gone]))
+        for name in ("y", "x", "y_err", "x_err", "flux", "flux_err", "chi2", "cube", "hidden"):
+            setattr(self, name, getattr(self, name)[chosen])
+
+
+def deblend(
+    image: F32, variance: F32, psf: Psf, start: tuple[F64, F64, F64], *, fwhm: float, config: DeblendConfig
+) -> Deblended:
+    """Fit the PSF fluxes and positions of all sources together.
+
+    Parameters
+    ----------
+    image, variance : ndarray, shape (ny, nx), float32
+        Background-subtracted; variance NaN where a pixel must not be used.
+    psf
+        On the box (0, 0, ny, nx).
+    start
+        y, x (array pixels) and flux to begin with.
+    fwhm
+        Of the PSF, pixels.
+
+    Returns
+    -------
+    Deblended
+        In the order of `start`, hidden sources behind; NaN fluxes where a source cannot be fitted.
+    """
+    sources = _begin(image, psf, start)
+    for _ in range(config.rounds):
+        _round(sources, variance, psf, fwhm, config, np.arange(len(sources)))
+    if config.hidden_sigma is not None:
+        _add_hidden(sources, image, variance, psf, fwhm, config)
+    return sources
+
+
+def _begin(image: F32, psf: Psf, start: tuple[F64, F64, F64]) -> Deblended:
+    y, x, flux = (np.array(values, float) for values in start)
+    nan = np.full(len(y), np.nan)
+    cube = _cube(psf, y, x)
+    residual = image.copy()
+    add_stamps(residual, cube, y, x, -flux)
+    return Deblended(y, x, nan.copy(), nan.copy(), flux, nan.copy(), nan.copy(), residual, cube, np.zeros(len(y), bool))
+
+
+def _cube(psf: Psf, y: F64, x: F64) -> F32:
+    terms = np.ascontiguousarray(poly_terms(*psf.box.normalize(y, x), psf.degree).T)
+    return psf_stamps(psf.basis, terms, y=y, x=x)
+
+
+def _round(sources: Deblended, variance: F32, psf: Psf, fwhm: float, config: DeblendConfig, index: IntArray) -> None:
+    """Fit the sources of `index` once, move them, and subtract them anew."""
+    y, x, flux, cube = sources.y[index], sources.x[index], sources.flux[index], sources.cube[index]
+    links = neighbour_lists(y, x, config.reach_fwhm * fwhm)
+    fit = fit_jointly(
+        (sources.residual, variance), cube, (y, x), links,
+        free=_bright(sources, index), radius=max(config.fit_radius_fwhm * fwhm, 2.5), most=config.max_neighbours,
+    )  # fmt: skip
+    add_stamps(sources.residual, cube, y, x, np.nan_to_num(flux))
+    new = np.maximum(np.nan_to_num(flux) + fit["flux"], 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        dy, dx = (np.clip(np.nan_to_num(fit[name] / new), -0.5, 0.5) for name in ("fdy", "fdx"))
+        sources.y_err[index], sources.x_err[index] = fit["fdy_err"] / new, fit["fdx_err"] / new
+    sources.y[index], sources.x[index], sources.flux[index] = y + dy, x + dx, new
+    sources.flux_err[index], sources.chi2[index] = fit["flux_err"], fit["chi2"] / fit["n_pixels"]
+    cube = _cube(psf, y + dy, x + dx)
+    sources.cube[index] = cube
+    add_stamps(sources.residual, cube, y + dy, x + dx, -np.nan_to_num(new))
+
+
+def _bright(sources: Deblended, index: IntArray) -> BoolArray:
+    error = sources.flux_err[index]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(~(sources.flux[index] < _LEAST_FREE * error))
+
+
+def _add_hidden(sources: Deblended, image: F32, variance: F32, psf: Psf, fwhm: float, config: DeblendConfig) -> None:
+    """Find sources in what others leave over, fit them with these, and add those that explain it."""
+    count = len(sources)
+    suspects = np.flatnonzero(sources.flux > _LEAST_HOST * sources.flux_err)
+    found = find_hidden(
+        (image, sources.residual, variance), sources.cube[suspects], (sources.y[suspects], sources.x[suspects]),
+        fwhm=fwhm, n_sigma=float(config.hidden_sigma or 5.0), model_error=config.model_error,
+    )  # fmt: skip
+    if not len(found[0]):
+        return
+    trial, host = sources.copy(), suspects[found[3]]
+    _try(trial, psf, variance, found[:3], host, fwhm, config)
+    good = count + np.flatnonzero(_explained(trial, image, variance, host, count, fwhm, config))
+    if len(good):  # once more without those that explain nothing, which have moved their hosts
+        places = trial.y[good], trial.x[good], trial.flux[good]
+        _try(sources, psf, variance, places, host[good - count], fwhm, config)
+
+
+def _try(
+    sources: Deblended, psf: Psf, variance: F32, more: tuple[F64, F64, F64], host: IntArray, fwhm: float,
+    config: DeblendConfig,
+) -> None:  # fmt: skip
+    """Add sources and fit them with all that are near."""
+    _append(sources, psf, *more)
+    near = np.unique(np.concatenate([host, _within(sources, *more[:2], config.reach_fwhm * fwhm)]))
+    for _ in range(_HIDDEN_ROUNDS):
+        _round(sources, variance, psf, fwhm, config, near)
+
+
+def _append(sources: Deblended, psf: Psf, y: F64, x: F64, flux: F64) -> None:
+    cube, nan = _cube(psf, y, x), np.full(len(y), np.nan)
+    add_stamps(sources.residual, cube, y, x, -flux)
+    more = {"y": y, "x": x, "flux": flux, "cube": cube, "hidden": np.ones(len(y), bool)}
+    for name in ("y", "x", "y_err", "x_err", "flux", "flux_err", "chi2", "cube", "hidden"):
+        setattr(sources, name, np.concatenate([getattr(sources, name), more.get(name, nan)]))
+
+
+def _within(sources: Deblended, y: F64, x: F64, radius: float) -> IntArray:
+    from scipy.spatial import cKDTree
+
+    near = cKDTree(np.column_stack([sources.y, sources.x])).query_ball_point(np.column_stack([y, x]), radius)
+    return np.asarray(np.concatenate([np.asarray(one, np.int64) for one in near]), np.int64)
+
+
+def _explained(
+    sources: Deblended, image: F32, variance: F32, host: IntArray, count: int, fwhm: float, config: DeblendConfig
+) -> BoolArray:
+    """Tell which hidden sources are significant and make stars of their hosts: a galaxy is never explained."""
+    new = np.arange(count, len(sources))
+    left = [
+        misfit(image, sources.residual, variance, sources.y[rows], sources.x[rows],
+               radius=1.5 * fwhm, model_error=config.model_error)
+        for rows in (host, new)
+    ]  # fmt: skip
+    with np.errstate(invalid="ignore"):
+        snr = sources.flux[new] / sources.flux_err[new]
+        gap = np.hypot(sources.y[new] - sources.y[host], sources.x[new] - sources.x[host])
+        good = (np.maximum(*left) < 1.5) & (snr > float(config.hidden_sigma or 5.0)) & (gap > 0.5 * fwhm)
+    return np.asarray(good)
