@@ -8,7 +8,7 @@ from numba import njit
 from apstream.arrays.stats import mad_sigma
 from apstream.arrays.types import F32, F64
 
-__all__ = ["clipped_mean", "noise_excess"]
+__all__ = ["clipped_mean", "clipped_median_stack", "noise_excess"]
 
 _MAD = 1.482602218505602
 #: Fewer values than these have no scatter of their own worth the name.
@@ -72,6 +72,51 @@ def clipped_mean(
     numbers = np.stack([weights, noise2, photon]).astype(np.float64)
     _combine(cube, numbers, n_sigma, iterations, mean, error, count)
     return mean, error, count
+
+
+def clipped_median_stack(cube: F32, *, n_sigma: float) -> tuple[F32, F32]:
+    """Return the median of the frames at each pixel after one clip by the pixel's scatter, and how many values it has.
+
+    Parameters
+    ----------
+    cube : ndarray, shape (n, m), float32
+        One row for each frame; NaN is left out.
+
+    Returns
+    -------
+    median, count : ndarray, shape (m,), float32
+        NaN and 0 where there is no value.
+    """
+    median, count = np.zeros(cube.shape[1], np.float32), np.zeros(cube.shape[1], np.float32)
+    _median(cube, n_sigma, median, count)
+    return median, count
+
+
+@njit(cache=True, nogil=True)
+def _median(cube, n_sigma, median, count):  # type: ignore[no-untyped-def]
+    n, columns = cube.shape
+    ordered, off = np.empty(n), np.empty(n)
+    for p in range(columns):
+        m = 0
+        for k in range(n):
+            if np.isfinite(cube[k, p]):
+                ordered[m] = cube[k, p]
+                m += 1
+        if m == 0:
+            median[p] = np.nan
+            continue
+        _sort(ordered, m)
+        centre = _middle(ordered, m)
+        for k in range(m):
+            off[k] = abs(ordered[k] - centre)
+        _sort(off, m)
+        width = n_sigma * _MAD * _middle(off, m)
+        kept = 0
+        for k in range(m):
+            if abs(ordered[k] - centre) <= width or m < _ENOUGH:
+                ordered[kept] = ordered[k]
+                kept += 1
+        median[p], count[p] = _middle(ordered, kept), kept
 
 
 @njit(cache=True, nogil=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from apstream.service.calib_settings import CalibSettings
 
 app = typer.Typer(help="Make calibration products from raw frames, of files or in a repository.", no_args_is_help=True)
 
@@ -23,6 +27,9 @@ Override = Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. bi
 SettingsFile = Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")]
 Bias = Annotated[Path | None, typer.Option(help="For files: master bias")]
 Dark = Annotated[Path | None, typer.Option(help="For files: master dark, ADU per second")]
+Flat = Annotated[Path | None, typer.Option(help="For files: master flat")]
+DefectsFile = Annotated[Path | None, typer.Option(help="For files: bad pixels, map (nonzero) or boxes")]
+CrosstalkFile = Annotated[Path | None, typer.Option(help="For files: crosstalk (YAML)")]
 Linearity = Annotated[Path | None, typer.Option(help="For files: linearity (YAML)")]
 Ptc = Annotated[Path | None, typer.Option(help="For files: gains and noises (YAML)")]
 
@@ -102,6 +109,118 @@ def flat(
     _run("flat", sources, (out, camera, detector), (id, since, until, replace_run), (settings, override), files)
 
 
+@app.command()
+def fringe(
+    sources: Sources,
+    out: Out = None,
+    camera: CameraName = "",
+    detector: DetectorNumber = None,
+    bias: Bias = None,
+    dark: Dark = None,
+    flat: Flat = None,
+    defects: DefectsFile = None,
+    crosstalk: CrosstalkFile = None,
+    linearity: Linearity = None,
+    ptc: Ptc = None,
+    id: Ids = None,
+    since: Since = "",
+    until: Until = "",
+    replace_run: ReplaceRun = False,
+    override: Override = None,
+    settings: SettingsFile = None,
+) -> None:
+    """Make the fringe pattern of a band from sky frames.
+
+    apstream calib fringe raw/sky_z*.fits --camera mycam.yaml --bias bias.fits --flat flat_z.fits --out fringe_z.fits
+
+    apstream calib fringe REPO --id 'filter=z day=20260101' --since 2026-01-01
+    """
+    files = {"bias": bias, "dark": dark, "flat": flat, "defects": defects, "crosstalk": crosstalk}
+    files |= {"linearity": linearity, "ptc": ptc}
+    _run("fringe", sources, (out, camera, detector), (id, since, until, replace_run), (settings, override), files)
+
+
+@app.command()
+def crosstalk(
+    sources: Sources,
+    out: Out = None,
+    camera: CameraName = "",
+    detector: DetectorNumber = None,
+    bias: Bias = None,
+    id: Ids = None,
+    since: Since = "",
+    until: Until = "",
+    replace_run: ReplaceRun = False,
+    override: Override = None,
+    settings: SettingsFile = None,
+) -> None:
+    """Measure the crosstalk between amplifiers on frames with bright stars.
+
+    apstream calib crosstalk raw/science*.fits --camera mycam.yaml --out crosstalk.yaml
+
+    apstream calib crosstalk REPO --id 'visit=1..50' --since 2026-01-01
+    """
+    files = {"bias": bias}
+    _run("crosstalk", sources, (out, camera, detector), (id, since, until, replace_run), (settings, override), files)
+
+
+@app.command()
+def ptc(
+    sources: Sources,
+    out: Out = None,
+    camera: CameraName = "",
+    detector: DetectorNumber = None,
+    bias: Bias = None,
+    linearity: Annotated[
+        Literal["polynomial", "table"] | None, typer.Option(help="Measure the linearity too, in this form")
+    ] = None,
+    id: Ids = None,
+    since: Since = "",
+    until: Until = "",
+    replace_run: ReplaceRun = False,
+    override: Override = None,
+    settings: SettingsFile = None,
+) -> None:
+    """Measure gain, read noise and turn-off from pairs of flats, and the linearity.
+
+    apstream calib ptc raw/flat*.fits --camera kast-blue --out ptc.yaml
+
+    apstream calib ptc REPO --id observation_type=flat^bias --linearity polynomial --since 2026-01-01
+    """
+    override = [*(override or []), *([f"ptc.linearity.kind={linearity}"] if linearity else [])]
+    files = {"bias": bias}
+    _run("ptc", sources, (out, camera, detector), (id, since, until, replace_run), (settings, override), files)
+
+
+@app.command()
+def defects(
+    repository: Annotated[str, typer.Argument(help="A repository; without it give --dark, --flat and --out")] = "",
+    out: Out = None,
+    dark: Dark = None,
+    flat: Annotated[list[Path] | None, typer.Option(help="For files: master flat; may be repeated")] = None,
+    id: Ids = None,
+    since: Since = "",
+    until: Until = "",
+    replace_run: ReplaceRun = False,
+    override: Override = None,
+    settings: SettingsFile = None,
+) -> None:
+    """Find hot and dead pixels and bad columns in master darks and flats.
+
+    apstream calib defects --dark dark.fits --flat flat_r.fits --out defects.yaml
+
+    apstream calib defects REPO --id detector=3 --since 2026-01-01     (of its masters valid then)
+    """
+    from apstream.errors import BadSettings
+    from apstream.service.calib_defects import defects_of_files
+
+    if repository:
+        raise typer.Exit(_in_repository("defects", repository, (id, since, until, replace_run), (settings, override)))
+    if out is None:
+        raise BadSettings("needed for files", where="--out", remedy="or name a repository")
+    _show(defects_of_files(dark, flat or [], out, _settings("", (settings, override))))
+
+
 def _run(
     kind: str,
     sources: list[str],
@@ -130,7 +249,6 @@ def _of_files(
     from apstream.errors import BadSettings
     from apstream.service.calib import make_of_files
     from apstream.service.calib_files import read_calibs
-    from apstream.service.calib_settings import load_calib
 
     out, camera, detector = files
     for option, value in (("--out", out), ("--camera", camera)):
@@ -143,7 +261,7 @@ def _of_files(
         out,
         camera=camera,
         calibs=read_calibs({name: path for name, path in calibs.items() if path}),
-        settings=load_calib(camera, settings[0] or [], settings[1] or []),
+        settings=_settings(camera, settings),
         detector=detector,
     )
     _show(made)
@@ -159,19 +277,27 @@ def _in_repository(
     from apstream.repo.repository import Repository
     from apstream.repo.validity import ALWAYS
     from apstream.service.calib import make_of_raws
-    from apstream.service.calib_settings import load_calib, settings_of
+    from apstream.service.calib_defects import defects_of_masters
+    from apstream.service.calib_settings import settings_of
     from apstream.service.outputs import keep_record
 
     ids, since, until, replace_run = choice
     valid = (parse_date(since) if since else ALWAYS[0], parse_date(until) if until else ALWAYS[1])
     repository = Repository(root)
-    chosen = load_calib(repository.camera, settings[0] or [], settings[1] or [])
+    chosen = _settings(repository.camera, settings)
     run = keep_record(repository, f"calib-{kind}", settings_of(chosen, kind), {}, replace=replace_run)
     failed = 0
-    for outcome in make_of_raws(kind, repository, ids or [], settings=chosen, valid=valid, run=run):
+    make = defects_of_masters if kind == "defects" else partial(make_of_raws, kind)
+    for outcome in make(repository, ids or [], settings=chosen, valid=valid, run=run):
         _show(outcome)
         failed += outcome.error is not None
     return min(failed, 125)
+
+
+def _settings(camera: str, sources: tuple[list[Path] | None, list[str] | None]) -> CalibSettings:
+    from apstream.service.calib_settings import load_calib
+
+    return load_calib(camera, sources[0] or [], sources[1] or [])
 
 
 def _show(outcome: Any) -> None:

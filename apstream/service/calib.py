@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from apstream.arrays.types import F32
 from apstream.cameras import load_camera
 from apstream.errors import ApstreamError
-from apstream.model.calibs import IsrCalibs
+from apstream.model.calibs import IsrCalibs, defect_map
 from apstream.model.frames import CalibReport, Master, RawFrames
 from apstream.repo.atomic import atomic_path
 from apstream.repo.formats.calibs import write_master
@@ -24,10 +26,13 @@ from apstream.service.calib_select import FrameGroup, group_files, group_raws
 from apstream.service.calib_settings import CalibSettings
 from apstream.service.roots import local_file
 from apstream.tasks.make_bias import make_bias
+from apstream.tasks.make_crosstalk import make_crosstalk
 from apstream.tasks.make_dark import make_dark
 from apstream.tasks.make_flat import make_flat
+from apstream.tasks.make_fringe import make_fringe
+from apstream.tasks.make_ptc import make_ptc
 
-__all__ = ["KINDS", "CalibOutcome", "Product", "make_of_files", "make_of_raws"]
+__all__ = ["KINDS", "CalibOutcome", "Product", "make_of_files", "make_of_raws", "report_values"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -149,13 +154,13 @@ def _store(
         location = repository.put(
             product.value, product.type, inputs=inputs, run=run, valid=valid, suffix=_suffix_of(product), **data_id
         )
-        report = _report_values(product.report)
+        report = report_values(product.report)
         repository.put(report, "calib_report", inputs=inputs, run=run, valid=valid, name=name, detector=group.detector)
         locations.append(location)
     return CalibOutcome(what=f"{kind} {group.name}", products=tuple(products), locations=tuple(locations))
 
 
-def _report_values(report: CalibReport) -> dict[str, Any]:
+def report_values(report: CalibReport) -> dict[str, Any]:
     """Return a report as plain values."""
     return {
         "kind": report.kind,
@@ -202,7 +207,14 @@ def _read_calibs(repository: Repository, needs: Sequence[str], at: Mapping[str, 
 
 def _isr_calibs(found: Mapping[str, Any]) -> IsrCalibs:
     known = {key: value for key, value in found.items() if key in ("bias", "dark", "flat", "crosstalk", "linearity")}
-    return IsrCalibs(**known, transfer=found.get("ptc"))
+    defects, kernel = found.get("defects"), found.get("bfKernel")
+    shapes = [found[key].shape for key in ("bias", "dark", "flat") if key in found]
+    return IsrCalibs(
+        **known,
+        transfer=found.get("ptc"),
+        defects=None if defects is None or not shapes else defect_map(defects, shapes[0]),
+        brighter_fatter=None if kernel is None else np.asarray(kernel, np.float64),
+    )
 
 
 def _of_master(master: Master) -> list[Product]:
@@ -221,9 +233,37 @@ def _flat(frames: RawFrames, calibs: IsrCalibs, settings: CalibSettings) -> list
     return _of_master(make_flat(frames, calibs, settings.isr, settings.flat))
 
 
+def _fringe(frames: RawFrames, calibs: IsrCalibs, settings: CalibSettings) -> list[Product]:
+    with tempfile.TemporaryDirectory(prefix="apstream-") as folder:
+
+        def scratch(shape: tuple[int, ...]) -> F32:
+            return np.memmap(Path(folder) / "sky", np.float32, "w+", shape=shape)
+
+        return _of_master(make_fringe(frames, calibs, settings.isr, settings.fringe, scratch=scratch))
+
+
+def _crosstalk(frames: RawFrames, calibs: IsrCalibs, settings: CalibSettings) -> list[Product]:
+    made = make_crosstalk(frames, calibs, settings.isr, settings.crosstalk)
+    return [Product(type="crosstalk", value=made.crosstalk, report=made.report)]
+
+
+def _ptc(frames: RawFrames, calibs: IsrCalibs, settings: CalibSettings) -> list[Product]:
+    made = make_ptc(frames, calibs, settings.isr, settings.ptc)
+    products = [Product(type="ptc", value=made.transfer, report=made.report)]
+    if made.linearity is not None:
+        report = replace(made.report, kind="linearity")
+        products.append(Product(type="linearity", value=made.linearity, report=report))
+    return products
+
+
+#: What ISR applies before there are fringes.
+_ALL = ("bias", "dark", "flat", "defects", "crosstalk", "linearity", "bfKernel", "ptc")
 #: The products, by the name of their command.
 KINDS: dict[str, _Kind] = {
     "bias": _Kind(make=_bias, observed=("bias",)),
     "dark": _Kind(make=_dark, observed=("dark",), needs=("bias", "linearity", "ptc")),
     "flat": _Kind(make=_flat, observed=("flat",), needs=("bias", "dark", "linearity", "ptc"), by_band=True),
+    "fringe": _Kind(make=_fringe, observed=("science",), needs=_ALL, by_band=True),
+    "crosstalk": _Kind(make=_crosstalk, observed=("science",), needs=("bias",)),
+    "ptc": _Kind(make=_ptc, observed=("flat",), needs=("bias", "linearity")),
 }

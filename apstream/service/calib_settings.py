@@ -19,8 +19,12 @@ from apstream.settings import (
 )
 from apstream.tasks.isr import IsrConfig
 from apstream.tasks.make_bias import BiasConfig
+from apstream.tasks.make_crosstalk import CrosstalkConfig
 from apstream.tasks.make_dark import DarkConfig
+from apstream.tasks.make_defects import DefectsConfig
 from apstream.tasks.make_flat import FlatConfig
+from apstream.tasks.make_fringe import FringePatternConfig
+from apstream.tasks.make_ptc import PtcConfig
 
 __all__ = ["CalibRecord", "CalibSettings", "load_calib", "settings_of"]
 
@@ -34,6 +38,10 @@ class CalibSettings(BaseModel):
     bias: BiasConfig = Field(BiasConfig(), description="Master bias")
     dark: DarkConfig = Field(DarkConfig(), description="Master dark")
     flat: FlatConfig = Field(FlatConfig(), description="Master flat")
+    fringe: FringePatternConfig = Field(FringePatternConfig(), description="Fringe pattern")
+    defects: DefectsConfig = Field(DefectsConfig(), description="Bad pixels and columns")
+    crosstalk: CrosstalkConfig = Field(CrosstalkConfig(), description="Crosstalk between amplifiers")
+    ptc: PtcConfig = Field(PtcConfig(), description="Gain, read noise, linearity")
 
 
 class CalibRecord(BaseModel):
@@ -51,7 +59,7 @@ def load_calib(
     overrides: Sequence[str] = (),
     environment: Mapping[str, str] = os.environ,
 ) -> CalibSettings:
-    """Build the settings: defaults < camera < personal file < files < environment < overrides.
+    """Build the settings: defaults < camera (if named) < personal file < files < environment < overrides.
 
     Raises
     ------
@@ -59,7 +67,9 @@ def load_calib(
         If a source or one of its values is refused; names it.
     """
     known = set(CalibSettings.model_fields)
-    of_camera = {key: value for key, value in load_camera(camera).settings.items() if key in known}
+    of_camera = {}
+    if camera:
+        of_camera = {key: value for key, value in load_camera(camera).settings.items() if key in known}
     from_environment = environment_sources(environment, {"pixels.stages": ""})
     sources = [
         camera_source(of_camera, camera),

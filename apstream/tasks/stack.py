@@ -15,7 +15,7 @@ from apstream.arrays.types import F32, F64
 from apstream.model.calibs import IsrCalibs
 from apstream.model.detector import Amplifier
 from apstream.model.frames import RawFrames
-from apstream.tasks.survey import FrameLook, Survey, amplifier_gain, flips
+from apstream.tasks.survey import FrameLook, Survey, amplifier_gain, flips, straight
 
 __all__ = ["CombineConfig", "Recipe", "Stack", "stack"]
 
@@ -138,7 +138,7 @@ def _prepared(
     )
     gain = amplifier_gain(amplifier, calibs) if recipe.unit == "electron" else 1.0
     for k, look in enumerate(looks):
-        signal = look.levels[amplifier.name].taken_from(part[k], rows)
+        signal = straight(look.levels[amplifier.name].taken_from(part[k], rows), amplifier, calibs)
         if bias is not None:
             signal -= bias
         if dark is not None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from apstream.arrays.isr import mirrored
+from apstream.arrays.linearity import linearize
 from apstream.arrays.stats import mad_sigma
-from apstream.arrays.types import FloatArray
+from apstream.arrays.types import F32, FloatArray
 from apstream.errors import BadFile, MixedFrames, TooFewFrames
 from apstream.model.calibs import IsrCalibs
 from apstream.model.detector import Amplifier, Detector
@@ -24,9 +25,11 @@ __all__ = [
     "Survey",
     "amplifier_gain",
     "amplifier_noise",
+    "amplifier_signal",
     "flips",
     "odd_levels",
     "require_enough",
+    "straight",
     "survey",
 ]
 
@@ -158,7 +161,7 @@ def _look(index: int, raw: RawExposure, calibs: IsrCalibs, config: IsrConfig) ->
         levels[amplifier.name], noise[amplifier.name] = level, max(scatter, _DIGIT_ADU)
         step = max(1, int(np.sqrt(data.size / 100_000)))
         above = level.taken_from(data)
-        sample: FloatArray = above[::step, ::step]
+        sample: FloatArray = straight(above[::step, ::step].copy(), amplifier, calibs)
         target = amplifier.target.slices(raw.detector.box)
         for master, factor in ((calibs.bias, 1.0), (calibs.dark, raw.info.exposure_s)):
             if master is not None:
@@ -174,6 +177,24 @@ def _look(index: int, raw: RawExposure, calibs: IsrCalibs, config: IsrConfig) ->
         medians=medians,
         saturated=saturated / (raw.detector.shape[0] * raw.detector.shape[1]),
     )
+
+
+def amplifier_signal(raw: RawExposure, look: FrameLook, amplifier: Amplifier, calibs: IsrCalibs) -> F32:
+    """Return the pixels of an amplifier in the raw array less bias level and master bias, made linear, ADU."""
+    data = raw.pixels[amplifier.data.slices(Box.from_shape(raw.pixels.shape))]
+    signal = straight(look.levels[amplifier.name].taken_from(data), amplifier, calibs)
+    if calibs.bias is not None:
+        signal -= mirrored(calibs.bias[amplifier.target.slices(raw.detector.box)], **flips(amplifier))
+    return signal
+
+
+def straight(signal: F32, amplifier: Amplifier, calibs: IsrCalibs) -> F32:
+    """Return pixels above the bias level made linear, where that is known."""
+    if calibs.linearity is None:
+        return signal
+    made = np.ascontiguousarray(signal)
+    linearize(made, calibs.linearity.coefficients[calibs.linearity.names.index(amplifier.name)])
+    return made
 
 
 def flips(amplifier: Amplifier) -> dict[str, bool]:

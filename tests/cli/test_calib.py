@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-from helpers.calib_frames import biases, darks, flats, frame, make_chip, write_frames
+from helpers.calib_frames import biases, darks, flats, frame, make_chip, star_field, write_frames
 from typer.testing import CliRunner
 
 from apstream.cli.main import app, register
 from apstream.errors import ApstreamError, BadSettings, Conflict, TooFewFrames
 from apstream.model.frames import MemoryFrames
 from apstream.repo.repository import Repository
+from apstream.service.calib_files import read_calibs
 
 CHIP = make_chip(size=128)
 SCIENCE = 900
@@ -117,3 +118,97 @@ def test_what_is_missing_is_named(raws: Path, repository: Path, tmp_path: Path) 
     result = CliRunner().invoke(app, ["calib", "bias", str(repository), "--id", "visit=1"])
     assert result.exit_code == 1
     assert "at least 2 are needed" in result.output
+
+
+def test_gains_linearity_defects_and_crosstalk_of_a_repository_are_what_isr_uses_next(
+    repository: Path, tmp_path: Path
+) -> None:
+    lamps = [
+        frame(CHIP, 500 + k, "flat", light=level, exposure_s=level / 1000, seed=4, cosmic=False)
+        for k, level in enumerate(np.repeat(np.linspace(5e3, 70e3, 6), 2))
+    ]
+    stars = [frame(CHIP, 950 + k, "science", light=star_field(128, k, stars=30), exposure_s=30.0) for k in range(3)]
+    write_frames(tmp_path / "raw", MemoryFrames([*lamps, *stars]))
+    apstream("repo", "ingest", repository, tmp_path / "raw")
+    for words in (
+        ("bias",),
+        ("ptc", "--id", "visit=500..511", "--linearity", "polynomial", "-c", "ptc.model=linear"),
+        ("dark",),
+        ("flat", "--id", "visit=201..204"),
+        ("defects",),
+        ("crosstalk", "--id", "visit=950..959"),
+        ("fringe", "--id", "visit=950..959", "-c", "fringe.min_sky_electron=20"),
+    ):
+        shown = apstream("calib", words[0], repository, *words[1:], "--since", "2025-01-01")
+        assert "2025-01-01" in shown
+    repo = Repository(str(repository))
+    assert [entry.type for entry in repo.find("linearity")] == ["linearity"]
+    transfer = repo.get("ptc", detector=0)
+    assert transfer.gain == pytest.approx([a.gain for a in CHIP.detector.amplifiers], rel=0.03)
+    bad = repo.get("defects", detector=0).mask(CHIP.defects.shape)
+    assert (bad & CHIP.defects).sum() > 0.95 * CHIP.defects.sum()
+    apstream("isr", repository, "--id", f"visit={SCIENCE}")
+    exposure = repo.get("postISRCCD", visit=SCIENCE, detector=0)
+    made_from = {one.type for one in repo.precursors("postISRCCD", visit=SCIENCE, detector=0)}
+    kinds = {"bias", "dark", "flat", "ptc", "linearity", "defects", "crosstalk"}
+    assert made_from - {"fringe"} == {"raw", *kinds}
+    assert np.median(exposure.image.image) == pytest.approx(2000, rel=0.03)
+    reports = {entry.identity["name"] for entry in repo.find("calib_report")}
+    assert reports == {*(kinds - {"flat"}), "flat_r", "fringe_r"}
+    repo.close()
+
+
+def test_gains_and_defects_of_files(raws: Path, tmp_path: Path) -> None:
+    lamps = MemoryFrames(list(flats(CHIP, [30e3, 30e3, 15e3, 15e3, 15e3, 15e3]).frames))
+    paths = write_frames(tmp_path, lamps)
+    shown = apstream("calib", "ptc", *paths, "--camera", "simcam", "--out", tmp_path / "ptc.yaml")
+    assert "C1.gain_electron_adu" in shown
+    assert read_calibs({"ptc": tmp_path / "ptc.yaml"})["ptc"].names == ("C1", "C2")
+    out = tmp_path / "bias.fits"
+    apstream("calib", "bias", *sorted(raws.glob("bias*")), "--camera", "simcam", "--out", out)
+    dark = tmp_path / "dark.fits"
+    darks_of = sorted(raws.glob("dark*"))
+    apstream("calib", "dark", *darks_of, "--camera", "simcam", "--bias", out, "--out", dark)
+    apstream("calib", "defects", "--dark", dark, "--out", tmp_path / "defects.yaml")
+    defects = read_calibs({"defects": tmp_path / "defects.yaml"})["defects"]
+    hot = CHIP.dark_rate > 5
+    assert (defects.mask(hot.shape) & hot).sum() > 0.95 * hot.sum()
+    with pytest.raises(BadSettings, match="--out"):
+        apstream("calib", "defects", "--dark", dark)
+
+
+def test_real_frames_of_a_cmos_camera_make_masters(shared_data: Path, tmp_path: Path) -> None:
+    """The one bias is a constant 32; one dark and one flat of 300 s, so nothing can be rejected."""
+    common = ("--camera", "generic", "--out")
+    made = {name: tmp_path / f"{name}.fits" for name in ("bias", "dark", "flat", "isr")}
+    apstream(
+        "calib",
+        "bias",
+        shared_data / "huntsman" / "bias_0.fits",
+        *common,
+        made["bias"],
+        "-c",
+        "bias.combine.min_frames=1",
+    )
+    options = ("-c", "dark.combine.min_frames=1", "--bias", made["bias"])
+    apstream("calib", "dark", shared_data / "huntsman" / "dark_0.fits", *common, made["dark"], *options)
+    options = ("-c", "flat.combine.min_frames=1", "--bias", made["bias"], "--dark", made["dark"])
+    apstream("calib", "flat", shared_data / "huntsman" / "flat_0.fits", *common, made["flat"], *options)
+    assert np.all(fits.getdata(made["bias"]) == 32)
+    assert np.median(fits.getdata(made["dark"])) == pytest.approx((37.5 - 32) / 300, rel=0.2)
+    flat = fits.getdata(made["flat"])
+    assert flat.mean() == pytest.approx(1, abs=1e-3)
+    files = ("--bias", made["bias"], "--dark", made["dark"])
+    apstream("isr", shared_data / "huntsman" / "flat_0.fits", *common, made["isr"], *files, "--flat", made["flat"])
+    with fits.open(made["isr"]) as hdus:
+        image = next(hdu.data for hdu in hdus if hdu.data is not None)
+    assert np.std(image[8:-8, 8:-8]) / np.mean(image) < 1e-3  # the flat divided by itself
+
+
+def test_the_kast_flats_give_known_gains_by_command(shared_data: Path, tmp_path: Path) -> None:
+    paths = sorted((shared_data / "kast_blue").glob("b102*.fits"))
+    apstream("calib", "ptc", *paths, "--camera", "kast-blue", "--out", tmp_path / "ptc.yaml")
+    transfer = read_calibs({"ptc": tmp_path / "ptc.yaml"})["ptc"]
+    assert transfer.gain == pytest.approx((1.22, 1.28), rel=0.03)
+    noise = [noise / gain for noise, gain in zip(transfer.read_noise, transfer.gain, strict=True)]
+    assert noise == pytest.approx((2.94, 2.82), rel=0.03)

@@ -88,3 +88,39 @@ def write_frames(folder: Path, frames: MemoryFrames) -> list[Path]:
         paths.append(folder / info.origin)
         write_fits(paths[-1], np.rint(raw.pixels).astype(np.uint16), cards)
     return paths
+
+
+def star_field(size: int, seed: int, *, stars: int = 120, sky: float = 300.0) -> Any:
+    """Return expected electrons of a sky with stars of FWHM 5 pixels, peaks even in their logarithm."""
+    rng = np.random.default_rng(seed)
+    image = np.full((size, size), sky, np.float32)
+    y, x = np.mgrid[:size, :size]
+    for y0, x0, height in zip(*rng.uniform(0, size, (2, stars)), 10 ** rng.uniform(3.5, 5, stars), strict=True):
+        window = (slice(max(0, int(y0) - 15), int(y0) + 16), slice(max(0, int(x0) - 15), int(x0) + 16))
+        image[window] += height * np.exp(-((y[window] - y0) ** 2 + (x[window] - x0) ** 2) / 9.0)
+    return image
+
+
+def with_crosstalk(raw: RawExposure, matrix: Any) -> RawExposure:
+    """Let each amplifier hear the others as they were read: ``matrix[i, j]`` of j in i."""
+    pixels, amplifiers = raw.pixels.copy(), raw.detector.amplifiers
+    signals = []
+    for a in amplifiers:
+        level = np.median(raw.pixels[:, a.overscan.x0 : a.overscan.x1], axis=1, keepdims=True)
+        signal = raw.pixels[:, a.data.x0 : a.data.x1] - level
+        signals.append(signal[:, ::-1] if a.backward_x else signal)
+    for i, a in enumerate(amplifiers):
+        heard = sum(matrix[i, j] * signals[j] for j in range(len(amplifiers)) if j != i)
+        pixels[:, a.data.x0 : a.data.x1] += heard[:, ::-1] if a.backward_x else heard
+    return replace(raw, pixels=np.rint(pixels))
+
+
+def bent(raw: RawExposure, bend: float) -> RawExposure:
+    """Let amplifiers lose a fraction ``bend`` of their signal at 40,000 ADU, growing with the signal squared."""
+    pixels = raw.pixels.copy()
+    for a in raw.detector.amplifiers:
+        level = np.median(raw.pixels[:, a.overscan.x0 : a.overscan.x1], axis=1, keepdims=True)
+        part = (slice(None), slice(a.data.x0, a.data.x1))
+        signal = np.maximum(raw.pixels[part] - level, 0)
+        pixels[part] -= bend / 40_000 * signal**2
+    return replace(raw, pixels=np.rint(pixels))
