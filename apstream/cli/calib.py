@@ -174,6 +174,7 @@ def ptc(
     linearity: Annotated[
         Literal["polynomial", "table"] | None, typer.Option(help="Measure the linearity too, in this form")
     ] = None,
+    kernel: Annotated[bool, typer.Option("--kernel", help="Make the brighter-fatter kernel too")] = False,
     id: Ids = None,
     since: Since = "",
     until: Until = "",
@@ -181,13 +182,14 @@ def ptc(
     override: Override = None,
     settings: SettingsFile = None,
 ) -> None:
-    """Measure gain, read noise and turn-off from pairs of flats, and the linearity.
+    """Measure gain, read noise and turn-off from pairs of flats, the linearity and the brighter-fatter kernel.
 
     apstream calib ptc raw/flat*.fits --camera kast-blue --out ptc.yaml
 
     apstream calib ptc REPO --id observation_type=flat^bias --linearity polynomial --since 2026-01-01
     """
     override = [*(override or []), *([f"ptc.linearity.kind={linearity}"] if linearity else [])]
+    override += ["ptc.kernel.lags=5"] if kernel and not any("ptc.kernel." in word for word in override) else []
     files = {"bias": bias}
     _run("ptc", sources, (out, camera, detector), (id, since, until, replace_run), (settings, override), files)
 

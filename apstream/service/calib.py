@@ -253,6 +253,8 @@ def _ptc(frames: RawFrames, calibs: IsrCalibs, settings: CalibSettings) -> list[
     if made.linearity is not None:
         report = replace(made.report, kind="linearity")
         products.append(Product(type="linearity", value=made.linearity, report=report))
+    if made.kernel is not None:
+        products.append(Product(type="bfKernel", value=made.kernel, report=replace(made.report, kind="bfKernel")))
     return products
 
 

@@ -22,6 +22,7 @@ from apstream.model.geometry import Box
 from apstream.model.linearity import Linearity
 from apstream.model.transfer import PhotonTransfer
 from apstream.tasks.isr import IsrConfig
+from apstream.tasks.make_kernel import KernelConfig, make_kernel
 from apstream.tasks.make_linearity import LinearityConfig, make_linearity
 from apstream.tasks.survey import FrameLook, Survey, amplifier_signal, survey
 
@@ -47,15 +48,17 @@ class PtcConfig(BaseModel):
     linearity: LinearityConfig | None = Field(
         None, description="measure the linearity too, and apply it before all else; null: not"
     )
+    kernel: KernelConfig | None = Field(None, description="make the brighter-fatter kernel too; null: not")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TransferResult:
-    """What pairs of flats told; `linearity` where it was asked for."""
+    """What pairs of flats told; `linearity` and `kernel` (brighter-fatter, 1/electron) where they were asked for."""
 
     transfer: PhotonTransfer
     report: CalibReport
     linearity: Linearity | None = None
+    kernel: F32 | None = None
 
 
 def make_ptc(
@@ -100,7 +103,10 @@ def make_ptc(
     if linearity is not None:
         metrics |= _bends(linearity, found)
     report = CalibReport(kind="ptc", used=used, rejected=(*found.rejected, *left), metrics=metrics)
-    return TransferResult(transfer=transfer, report=report, linearity=linearity)
+    kernel = None
+    if config.kernel is not None:
+        kernel = make_kernel(frames, found, flats, calibs=given, transfer=transfer, config=config.kernel)
+    return TransferResult(transfer=transfer, report=report, linearity=linearity, kernel=kernel)
 
 
 def _pairs(looks: Sequence[FrameLook], config: PtcConfig) -> tuple[list[_Pair], list[_Pair], list[Rejected]]:

@@ -132,7 +132,7 @@ def test_gains_linearity_defects_and_crosstalk_of_a_repository_are_what_isr_uses
     apstream("repo", "ingest", repository, tmp_path / "raw")
     for words in (
         ("bias",),
-        ("ptc", "--id", "visit=500..511", "--linearity", "polynomial", "-c", "ptc.model=linear"),
+        ("ptc", "--id", "visit=500..511", "--linearity", "polynomial", "--kernel", "-c", "ptc.model=linear"),
         ("dark",),
         ("flat", "--id", "visit=201..204"),
         ("defects",),
@@ -151,10 +151,11 @@ def test_gains_linearity_defects_and_crosstalk_of_a_repository_are_what_isr_uses
     exposure = repo.get("postISRCCD", visit=SCIENCE, detector=0)
     made_from = {one.type for one in repo.precursors("postISRCCD", visit=SCIENCE, detector=0)}
     kinds = {"bias", "dark", "flat", "ptc", "linearity", "defects", "crosstalk"}
-    assert made_from - {"fringe"} == {"raw", *kinds}
+    assert made_from - {"fringe", "bfKernel"} == {"raw", *kinds}
     assert np.median(exposure.image.image) == pytest.approx(2000, rel=0.03)
     reports = {entry.identity["name"] for entry in repo.find("calib_report")}
-    assert reports == {*(kinds - {"flat"}), "flat_r", "fringe_r"}
+    assert reports == {*(kinds - {"flat"}), "flat_r", "fringe_r", "bfKernel"}
+    assert repo.get("bfKernel", detector=0).shape == (11, 11)
     repo.close()
 
 

@@ -14,6 +14,7 @@ from apstream.cameras import load_camera
 from apstream.errors import CalibrationFailed, TooFewFrames
 from apstream.model.frames import MemoryFrames
 from apstream.repo.formats.rawrows import open_frames
+from apstream.tasks.make_kernel import KernelConfig
 from apstream.tasks.make_linearity import LinearityConfig
 from apstream.tasks.make_ptc import PtcConfig, TransferResult, make_ptc
 
@@ -129,3 +130,12 @@ def test_real_flats_of_the_kast_spectrograph_give_the_known_gains_and_noises(sha
     noise_adu = [noise / gain for noise, gain in zip(made.transfer.read_noise, made.transfer.gain, strict=True)]
     assert made.transfer.gain == pytest.approx((1.22, 1.28), rel=0.03)
     assert noise_adu == pytest.approx((2.94, 2.82), rel=0.03)
+
+
+def test_a_kernel_is_made_of_bright_pairs_and_is_nothing_where_there_is_no_effect() -> None:
+    made = make_ptc(ramp(), config=PtcConfig(model="linear", kernel=KernelConfig(lags=2)))
+    assert made.kernel is not None
+    assert made.kernel.shape == (5, 5)
+    assert np.abs(made.kernel).max() * 80_000 < 0.01
+    with pytest.raises(TooFewFrames, match="1000000 electrons"):
+        make_ptc(ramp(), config=PtcConfig(model="linear", kernel=KernelConfig(min_electron=1e6)))
