@@ -385,7 +385,8 @@ def test_gathering_reads_the_catalogue_near_the_frame(
     repository = Repository.create(tmp_path / "repo", camera="simcam")
     repository.ingest_refcat([catalog])
     detector = SimpleNamespace(shape=(400, 400), pixel_scale_arcsec=1.0)
-    raw = SimpleNamespace(wcs=None, info=SimpleNamespace(ra=0.0, dec=20.0, band="r", physical_filter="r"), detector=detector)
+    info = SimpleNamespace(ra=0.0, dec=20.0, band="r", physical_filter="r")
+    raw = SimpleNamespace(wcs=None, info=info, detector=detector)
     found = gather_reference(repository, raw).stars
     reach = np.hypot(200, 200) / 3600 + 0.12
     assert len(found) == np.sum(separation(0.0, 20.0, stars["ra"], stars["dec"]) <= reach)
