@@ -18,6 +18,7 @@ from apstream.tasks.cosmic_rays import CosmicRayConfig, repair_cosmic_rays
 from apstream.tasks.model_psf import PsfConfig, model_psf, used_stars
 from apstream.tasks.psf_stars import StarConfig, choose_stars, detect_sources, guess_seeing
 from apstream.tasks.star_list import Marks, list_stars
+from apstream.tasks.streaks import StreakConfig, mask_streaks
 from apstream.tasks.working_image import BackgroundConfig, WorkingImage, begin, measure_sky
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "CosmicRayConfig",
     "PsfConfig",
     "StarConfig",
+    "StreakConfig",
     "characterize",
 ]
 
@@ -40,6 +42,7 @@ class CharacterizeConfig(BaseModel):
     stars: StarConfig = Field(StarConfig(), description="detection and the choice of stars")
     psf: PsfConfig = Field(PsfConfig(), description="the PSF model")
     aperture_fwhm: float = Field(3.0, gt=0, description="radius of the aperture that defines the zero point, FWHM")
+    streaks: StreakConfig | None = Field(None, description="trails, flagged STREAK; null: none are sought")
     iterations: int = Field(1, ge=1, description="rounds of sky, stars and PSF after the first guess")
 
 
@@ -84,6 +87,8 @@ def characterize(exposure: Exposure, config: CharacterizeConfig | None = None) -
     marks = Marks(fwhm=state.fwhm, on_locus=locus, shaped_psf=used_stars(chosen, solution))
     pixels = MaskedImage.make(state.image, state.mask, state.variance, exposure.image.unit)
     rows, correction = list_stars(pixels, shapes, psf, marks=marks, aperture_fwhm=config.aperture_fwhm)
+    if config.streaks is not None:
+        state.mask, _ = mask_streaks(state.image, state.variance, state.mask, state.covered, config.streaks)
     return _finish(exposure, state, psf, rows, correction)
 
 
