@@ -21,6 +21,7 @@ from apstream.model.exposures import CalExp
 from apstream.model.filters import FilterLabel
 from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
+from apstream.model.summary import CalExpSummary
 from apstream.repo.formats.registry import FORMATS
 
 EXPOSURES = ("exposure", "characterized", "calexp", "difference")
@@ -54,6 +55,7 @@ def expected(value: Any, name: str) -> Any:
         "mask": lambda: value.image.mask,
         "pixels": lambda: value.image.image,
         "polygon": lambda: np.array(corners) - 0.5,
+        "summary": lambda: CalExpSummary.of(value),
         "variance": lambda: value.image.variance,
     }
     return derived[name]() if name in derived else getattr(value, name)
