@@ -72,7 +72,8 @@ def psf_ellipticity(psf: Psf) -> float:
     kernel = psf.central().astype(np.float32)
     middle = (np.array([float(n // 2)]) for n in kernel.shape)
     y, x = middle
-    found = adaptive_moments(kernel, np.zeros(kernel.shape, bool), y=y, x=x, sigma=max(psf.fwhm() / 2.3548, 0.5))[0]
+    sigma = float(np.sqrt(psf.effective_area() / (4 * np.pi)))
+    found = adaptive_moments(kernel, np.zeros(kernel.shape, bool), y=y, x=x, sigma=max(sigma, 0.5))[0]
     size = float(found["xx"] + found["yy"])
     return float(np.hypot(found["xx"] - found["yy"], 2 * found["xy"])) / size if size > 0 else float("nan")
 
