@@ -46,11 +46,11 @@ class RunningSums:
     ----------
     clean, rest : ndarray, shape (3, ny, nx), float64
         Sums of weight times value, of weight squared times variance, and of weight: over the pixels that
-        count, and over all that are there.
+        count, and over the others that are there.
     flags : ndarray, shape (3, ny, nx), int32
         Union of the masks over the same two sets, and what happened to the other pixels.
     number : ndarray, shape (3, ny, nx), int16
-        How many pixels count, are there, and are saturated.
+        How many pixels count, are there but do not count, and are saturated.
     inputs, others : ndarray, shape (ceil(n / 32), ny, nx), uint32
         Bit k % 32 of plane k // 32: image k counts; image k is there but does not count.
     """
@@ -163,32 +163,54 @@ def _add(
     no_data, bad, edge, saturated = bits
     ny, nx = image.shape
     for i in range(ny):
+        if ends.size:
+            for j in range(nx):
+                if ends[i, j]:
+                    flags[2, i, j] |= _END
+        if not (clipped.size and clipped[i].any()) and _plain_row(image[i], variance[i], mask[i]):
+            _add_row(image[i], variance[i], weight, clean[0, i], clean[1, i], clean[2, i])
+            for j in range(nx):
+                number[0, i, j] += 1
+                maps[0][i, j] |= own
+            continue
         for j in range(nx):
             value, noise, flag = float(image[i, j]), float(variance[i, j]), mask[i, j]
-            if ends.size and ends[i, j]:
-                flags[2, i, j] |= _END
             if (flag & no_data) or not (np.isfinite(value) and np.isfinite(noise)):
                 continue
-            number[1, i, j] += 1
-            rest[0, i, j] += weight * value
-            rest[1, i, j] += weight * weight * noise
-            rest[2, i, j] += weight
             out = clipped.size > 0 and clipped[i, j]
             if flag:
-                flags[1, i, j] |= flag
                 number[2, i, j] += (flag & saturated) != 0
                 if flag & edge and not out:
                     flags[2, i, j] |= _EDGE
             if out or flag & bad:
-                maps[1][i, j] |= own
                 flags[2, i, j] |= _CLIPPED if out else (0 if flag & edge else _REJECTED)
-                continue
-            number[0, i, j] += 1
-            clean[0, i, j] += weight * value
-            clean[1, i, j] += weight * weight * noise
-            clean[2, i, j] += weight
-            flags[0, i, j] |= flag
-            maps[0][i, j] |= own
+                where, total, which = 1, rest, maps[1]
+            else:
+                where, total, which = 0, clean, maps[0]
+            number[where, i, j] += 1
+            total[0, i, j] += weight * value
+            total[1, i, j] += weight * weight * noise
+            total[2, i, j] += weight
+            flags[where, i, j] |= flag
+            which[i, j] |= own
+
+
+@njit(cache=True, nogil=True)
+def _plain_row(image: F32, variance: F32, mask: IntArray) -> bool:
+    union, odd = 0, 0
+    for j in range(image.size):
+        difference = image[j] - image[j] + (variance[j] - variance[j])  # NaN unless both are finite
+        union |= mask[j]
+        odd |= difference != 0
+    return union == 0 and odd == 0
+
+
+@njit(cache=True, nogil=True)
+def _add_row(image: F32, variance: F32, weight: float, value: F64, noise: F64, total: F64) -> None:
+    for j in range(image.size):
+        value[j] += weight * float(image[j])
+        noise[j] += weight * weight * float(variance[j])
+        total[j] += weight
 
 
 def finish_mean(sums: RunningSums, *, saturated_fraction: float) -> FoundMean:
@@ -210,7 +232,7 @@ def finish_mean(sums: RunningSums, *, saturated_fraction: float) -> FoundMean:
         rejected=((history & _REJECTED) != 0) & ~none,
         edge=(history & _EDGE) != 0,
         end=(history & _END) != 0,
-        saturated=sums.number[2] > saturated_fraction * sums.number[1],
+        saturated=sums.number[2] > saturated_fraction * (sums.number[0] + sums.number[1]),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from apstream.errors import BadSettings
+from apstream.model.bright_objects import BrightObjects
 from apstream.model.columns import DIA_SOURCE, TableSpec
 from apstream.model.crosstalk import Crosstalk
 from apstream.model.defects import Defects
@@ -60,6 +61,7 @@ from apstream.repo.formats.fits import (
     write_exposure,
 )
 from apstream.repo.formats.parquet import read_records, read_sources, read_table, records_to_table, write_table
+from apstream.repo.formats.regions import read_regions, write_regions
 from apstream.repo.formats.single import (
     read_background,
     read_mask,
@@ -179,6 +181,7 @@ FORMATS: dict[str, Format] = {
     "transmission": Format(type=TransmissionCurve, read=read_transmission, write=write_transmission),
     "array": Format(type=np.ndarray, read=read_array, write=write_array, read_box=read_array_box),
     "bits": Format(type=np.ndarray, read=read_bits, write=write_bits),
+    "regions": Format(type=BrightObjects, read=read_regions, write=write_regions),
     "defects": Format(type=Defects, read=read_defects, write=write_defects),
     "crosstalk": _yaml(Crosstalk, crosstalk_from, crosstalk_to),
     "linearity": _yaml(Linearity, linearity_from, linearity_to),
