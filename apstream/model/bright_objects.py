@@ -10,7 +10,7 @@ from apstream.arrays.types import F64, BoolArray
 from apstream.model.geometry import Box
 from apstream.model.wcs import SkyWcs
 
-__all__ = ["BrightObjects", "SkyBox", "SkyDisc"]
+__all__ = ["NO_BRIGHT_OBJECTS", "BrightObjects", "SkyBox", "SkyDisc"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +79,9 @@ class BrightObjects:
             if not part.is_empty:
                 out[part.slices(box)] |= region.covers(*_offsets(wcs, part, region.ra, region.dec))
         return out
+
+
+NO_BRIGHT_OBJECTS = BrightObjects()
 
 
 def _offsets(wcs: SkyWcs, box: Box, ra: float, dec: float) -> tuple[F64, F64]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.arrays.types import F64
 from apstream.errors import BadSettings, NoGoodPixels, NoTemplateOverlap, TooFewStars
+from apstream.model.bright_objects import NO_BRIGHT_OBJECTS, BrightObjects
 from apstream.model.exposures import STAR_DTYPE, CalExp, Exposure, ExposureInfo
 from apstream.model.geometry import Box
 from apstream.model.ids import VisitDetector
@@ -21,6 +22,7 @@ from apstream.model.tract import Tract
 from apstream.pipeline.coadd_inputs import CoaddInput
 from apstream.tasks.assemble_coadd import AssembleCoaddConfig, Coadd, assemble_coadd
 from apstream.tasks.characterize import CharacterizeConfig, characterize
+from apstream.tasks.coadd_regions import fill_holes, mask_bright_objects
 from apstream.tasks.match_warp import MatchWarpConfig, target_kernel
 from apstream.tasks.psf_field import PsfInput
 from apstream.tasks.select_inputs import SelectInputsConfig
@@ -100,7 +102,12 @@ def common_psf(inputs: Sequence[CoaddInput], pixel_scale_arcsec: float, config: 
 
 
 def coadd_patch(
-    inputs: Sequence[CoaddInput], tract: Tract, patch: int, target: F64 | None, config: CoaddConfig
+    inputs: Sequence[CoaddInput],
+    tract: Tract,
+    patch: int,
+    target: F64 | None,
+    config: CoaddConfig,
+    bright: BrightObjects = NO_BRIGHT_OBJECTS,
 ) -> CoaddPatch:
     """Combine the exposures that touch a patch into its coadd.
 
@@ -110,6 +117,8 @@ def coadd_patch(
         Of one band.
     target
         What `common_psf` gave; None combines direct warps.
+    bright
+        Regions to be masked.
 
     Returns
     -------
@@ -125,7 +134,7 @@ def coadd_patch(
         If there is neither a star nor a PSF.
     """
     warps = [input_warp(item, tract, tract.outer_box(patch), target, config) for item in inputs]
-    return coadd_warps(warps, [item.about for item in inputs], tract, patch, config)
+    return coadd_warps(warps, [item.about for item in inputs], tract, patch, config, bright)
 
 
 def input_warp(item: CoaddInput, tract: Tract, box: Box, target: F64 | None, config: CoaddConfig) -> WarpedInput:
@@ -148,8 +157,11 @@ def coadd_warps(
     tract: Tract,
     patch: int,
     config: CoaddConfig,
+    bright: BrightObjects = NO_BRIGHT_OBJECTS,
 ) -> CoaddPatch:
     """Combine warps of one band on a patch; `about` tells in the same order what each was made from.
+
+    Holes of a few pixels are interpolated; regions of `bright` are masked.
 
     Raises
     ------
@@ -161,6 +173,7 @@ def coadd_warps(
         As `coadd_patch`.
     """
     coadd = assemble_coadd(warps, tract.outer_box(patch), config.assemble)
+    coadd = replace(coadd, image=mask_bright_objects(fill_holes(coadd.image), tract.wcs, bright))
     by_name = dict(zip((warp.name for warp in warps), about, strict=True))
     used = [by_name[name] for name in coadd.inputs]
     info = coadd_info([one.info for one in used], coadd.weights, tract, patch, config.warp_type)

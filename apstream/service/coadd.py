@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from apstream.errors import DatasetNotFound, NoTemplateOverlap
+from apstream.model.bright_objects import NO_BRIGHT_OBJECTS, BrightObjects
 from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
 from apstream.model.summary import CalExpSummary
@@ -150,7 +151,8 @@ def warp_type_name(warp_type: str) -> str:
 
 def _coadd(repository: Repository, job: PatchJob, settings: CoaddSettings) -> CoaddReport:
     inputs = in_memory([deferred_input(repository, id) for id in job.inputs])
-    made = coadd_patch(inputs, job.tract, job.patch, job.target, settings)
+    bright = _bright_objects(repository, job)
+    made = coadd_patch(inputs, job.tract, job.patch, job.target, settings, bright)
     entries = [calexp_entry(repository, id) for id in job.inputs]
     return _keep(repository, job, made, [item.about for item in inputs], entries)
 
@@ -164,10 +166,18 @@ def _coadd_warps(repository: Repository, job: _WarpsJob, settings: CoaddSettings
     if settings.warp_type == "psf_matched":
         check_common_psf(about)
     warps = [stored_warp(one, partial(_pixels, repository, kind, id)) for one, id in zip(about, ids, strict=True)]
-    made = coadd_warps(warps, about, job.tract, job.patch, settings)
+    made = coadd_warps(warps, about, job.tract, job.patch, settings, _bright_objects(repository, job))
     report = _keep(repository, job, made, about, [repository.entry(kind, **id) for id in ids])
     report.left_out += [f"{id} on {job}: {reason}" for id, reason in chosen.left_out.items()]
     return report
+
+
+def _bright_objects(repository: Repository, job: PatchJob | _WarpsJob) -> BrightObjects:
+    band = job.data_id["band"]
+    if repository.entry("brightObjectMask", band=band) is None:
+        return NO_BRIGHT_OBJECTS
+    found: BrightObjects = repository.get("brightObjectMask", band=band)
+    return found
 
 
 def _pixels(repository: Repository, kind: str, data_id: dict[str, Any], box: Box) -> MaskedImage:

@@ -94,7 +94,7 @@ def mask_bright_objects(image: MaskedImage, wcs: SkyWcs, objects: BrightObjects)
 
 
 def fill_holes(image: MaskedImage, *, radius: int = 4) -> MaskedImage:
-    """Interpolate NaN pixels from good ones within `radius`, with INTRP beside NO_DATA; others become zero.
+    """Interpolate NaN pixels from good ones within `radius`, with INTRP beside NO_DATA; others stay as they are.
 
     Their variance stays NaN: they say nothing new.
     """
@@ -103,7 +103,7 @@ def fill_holes(image: MaskedImage, *, radius: int = 4) -> MaskedImage:
         return image
     filled = fill_masked(image.image, holes, radius=radius, default=float("nan"))
     mask = image.mask | (holes & np.isfinite(filled)) * np.int32(MaskPlane.INTRP)
-    return image.with_image(np.nan_to_num(filled)).with_mask(mask)
+    return image.with_image(filled).with_mask(mask)
 
 
 def valid_polygon(box: Box, polygon: F64 | None = None, *, shrink: float = 0.0) -> F64:
