@@ -30,7 +30,7 @@ class DeblendConfig(BaseModel):
     fit_radius_fwhm: float = Field(1.2, gt=0.5, le=4, description="radius of the fit around each source, FWHM")
     rounds: int = Field(2, ge=1, le=10, description="rounds of the joint fit")
     max_neighbours: int = Field(6, ge=0, le=20, description="neighbours fitted with a source, the nearest")
-    max_peaks: int = Field(100, ge=1, description="peaks per footprint that are told apart, the brightest")
+    max_peaks: int = Field(20000, ge=1, description="peaks per footprint that are told apart, the brightest")
     hidden_sigma: float | None = Field(
         5.0, gt=0, description="sources found in what stars leave over, sigma; null: none are sought"
     )

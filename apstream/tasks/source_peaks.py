@@ -62,8 +62,7 @@ def find_source_peaks(pixels: Pixels, *, n_sigma: float, max_peaks: int, mask_si
     """Detect sources; thresholds are in units of the noise that the empty sky shows."""
     usable = (pixels.mask & _SPOILED) == 0
     snr, area = _significance(pixels, usable)
-    noise = empty_width(snr)
-    noise = float(np.clip(noise, 0.5, 3.0)) if np.isfinite(noise) else 1.0
+    noise = _noise(snr)
     limit = n_sigma * noise
     radius = max(1, round(0.5 * pixels.fwhm))
     row, col = find_peaks(snr, np.full((1, 1), limit, np.float32), cell=max(snr.shape), radius=radius)
@@ -81,6 +80,15 @@ def find_source_peaks(pixels: Pixels, *, n_sigma: float, max_peaks: int, mask_si
     flux = height * np.sqrt(np.maximum(np.nan_to_num(pixels.given[row, col], posinf=0), 0) * area)
     covered = dilate(snr > mask_sigma * noise, round(pixels.fwhm))
     return Peaks(row, col, y, x, height / noise, flux, parent[few], crowded[few], covered, regions, noise)
+
+
+def _noise(snr: F32) -> float:
+    """Return the noise of the significance; where no sky is empty, from what lies below it, as no source does."""
+    below = snr[::4, ::4]
+    below = below[below < 0]
+    widths = [empty_width(snr), 1.482602 * float(np.median(-below)) if below.size > 100 else np.nan]
+    known = [width for width in widths if np.isfinite(width)]
+    return float(np.clip(min(known), 0.5, 2.0)) if known else 1.0
 
 
 def _significance(pixels: Pixels, usable: BoolArray) -> tuple[F32, float]:

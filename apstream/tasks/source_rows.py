@@ -28,7 +28,7 @@ __all__ = ["measured_rows"]
 _BLENDED = 0.1  # light of neighbours relative to the source's own
 _CHUNK = 4096
 _FEWEST_WIDE = 3.0  # misfit from which a member of a blend may be extended
-_LARGEST_BLEND = 240  # pixels
+_LARGEST_BLEND, _MOST_MEMBERS = 240, 20  # pixels, sources: larger blends are not divided by templates
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,7 +154,7 @@ def _divide(image: F32, sources: Deblended, members: IntArray, side: int) -> dic
     half = side // 2
     y0, x0 = max(row.min() - half, 0), max(col.min() - half, 0)
     y1, x1 = min(row.max() + half + 1, image.shape[0]), min(col.max() + half + 1, image.shape[1])
-    if max(y1 - y0, x1 - x0) > _LARGEST_BLEND:
+    if max(y1 - y0, x1 - x0) > _LARGEST_BLEND or len(members) > _MOST_MEMBERS:
         return {}
     light = image[y0:y1, x0:x1]
     templates = symmetric_templates(light, row - y0, col - x0)
