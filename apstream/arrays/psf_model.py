@@ -25,6 +25,7 @@ __all__ = ["PsfSolution", "fit_psf", "moffat_kernel"]
 
 _BETA = 3.5  # wings of the first guess
 _OUTLIER_SIGMA, _VARIATION = 6.0, 0.5
+_FEWEST = 10  # stars of which a median tells anything
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -273,8 +274,9 @@ def _agreeing(excess: F64, usable: BoolArray, models: F64, error: F64) -> BoolAr
     One bright star whose neighbour is not modelled (saturated, say) would print that neighbour into the PSF. What
     the PSF itself changes by over the field must pass: `_VARIATION` of its light.
     """
-    known = np.where(usable | ~usable.any(axis=0), excess, np.nan)
-    middle = np.nanmedian(known, axis=0) if len(excess) > 4 else np.zeros(excess.shape[1:])
+    if len(excess) < _FEWEST:
+        return np.ones(excess.shape, bool)
+    middle = np.nanmedian(np.where(usable | ~usable.any(axis=0), excess, np.nan), axis=0)
     limit = _OUTLIER_SIGMA * error + _VARIATION * np.abs(models)
     return np.asarray(np.abs(excess - middle) <= limit)
 
