@@ -11,6 +11,7 @@
     ├── MissingInput            SKIP         something the event needs is not there
     │   ├── DatasetNotFound                  no location for TYPE with ID
     │   ├── FileMissing                      the file named does not exist
+    │   ├── MissingPsf                       a supplied PSF is wanted, and none came with the image
     │   ├── NoTemplateOverlap                template does not cover the exposure
     │   ├── TooFewFrames                     calibration frames are too few or unusable
     │   └── BadValidity                      calibrations leave a gap or overlap at its time
@@ -62,6 +63,7 @@ __all__ = [
     "InvalidEvent",
     "MalformedEvent",
     "MissingInput",
+    "MissingPsf",
     "MixedFrames",
     "NoGoodPixels",
     "NoTemplateOverlap",
@@ -172,6 +174,10 @@ class DatasetNotFound(MissingInput):
 
 class FileMissing(MissingInput):
     """A file that was named does not exist."""
+
+
+class MissingPsf(MissingInput):
+    """A supplied PSF is wanted, and none came with the image."""
 
 
 class NoTemplateOverlap(MissingInput):

@@ -24,10 +24,10 @@ def gaussian_match(kernel: F64) -> tuple[float, float, float]:
     Where the moments fail, as they do below two pixels FWHM, the effective area gives the size.
     """
     half = np.array([float(kernel.shape[0] // 2)])
+    sigma = float(1 / np.sqrt(4 * np.pi * np.sum(kernel**2)))
     none = np.zeros(kernel.shape, bool)
-    m = adaptive_moments(np.asarray(kernel, np.float32), none, y=half, x=half, sigma=kernel.shape[0] / 15)[0]
+    m = adaptive_moments(np.asarray(kernel, np.float32), none, y=half, x=half, sigma=sigma)[0]
     if not np.isfinite(m["yy"]):
-        sigma = float(1 / np.sqrt(4 * np.pi * np.sum(kernel**2)))
         return sigma, sigma, 1.0
     trace, spread = m["yy"] + m["xx"], np.hypot(m["yy"] - m["xx"], 2 * m["xy"])
     low, high = np.sqrt((trace - spread) / 2), np.sqrt((trace + spread) / 2)

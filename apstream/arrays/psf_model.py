@@ -16,12 +16,13 @@ from scipy.spatial import cKDTree
 from apstream.arrays.moments import FWHM_PER_SIGMA, adaptive_moments
 from apstream.arrays.polynomial import degree_of, n_terms, poly_terms
 from apstream.arrays.psf import add_stamps, fit_stamps, psf_stamps, shift_kernel
+from apstream.arrays.psf_pca import vary_along_components
 from apstream.arrays.sources import Shapes
 from apstream.arrays.stars import degree_for
 from apstream.arrays.stats import mad_sigma
 from apstream.arrays.types import F32, F64, BoolArray, IntArray
 
-__all__ = ["PsfSolution", "fit_psf", "moffat_kernel"]
+__all__ = ["PsfForm", "PsfSolution", "fit_psf", "moffat_kernel"]
 
 _BETA = 3.5  # wings of the first guess
 _OUTLIER_SIGMA, _VARIATION = 6.0, 0.5
@@ -79,9 +80,32 @@ def moffat_kernel(fwhm: float, half: int, beta: float = _BETA) -> F64:
     return np.asarray(kernel / kernel.sum())
 
 
-def fit_psf(
-    image: F32, variance: F32, shapes: Shapes, chosen: BoolArray, *, half: int, degree: int = 2, iterations: int = 4
-) -> PsfSolution:
+@dataclass(frozen=True, slots=True)
+class PsfForm:
+    """The form of a PSF model.
+
+    Parameters
+    ----------
+    half
+        The basis has side 2 half + 1.
+    degree
+        Highest polynomial degree; fewer stars than five a term lower it.
+    iterations
+        Corrections of the basis.
+    deblend
+        Whether the neighbours of the PSF stars are fitted and subtracted along.
+    components
+        Principal components whose coefficients vary over the field; 0 lets every pixel vary by itself.
+    """
+
+    half: int
+    degree: int = 2
+    iterations: int = 4
+    deblend: bool = True
+    components: int = 0
+
+
+def fit_psf(image: F32, variance: F32, shapes: Shapes, chosen: BoolArray, form: PsfForm) -> PsfSolution:
     """Solve for the PSF.
 
     Parameters
@@ -89,15 +113,9 @@ def fit_psf(
     image, variance : ndarray, shape (ny, nx), float32
         Background-subtracted; variance not positive or NaN where a pixel must not be used.
     shapes
-        All sources; those near a PSF star are fitted and subtracted along.
+        All sources.
     chosen : ndarray, shape (n,), bool
         The PSF stars.
-    half
-        The basis has side 2 half + 1.
-    degree
-        Highest polynomial degree; fewer stars than five a term lower it.
-    iterations
-        Corrections of the basis.
 
     Returns
     -------
@@ -105,12 +123,14 @@ def fit_psf(
         Arrays have one element per PSF star; the polynomial's domain is the whole array, as `Box.normalize` has it.
     """
     fwhm = float(np.median(shapes.sigma[chosen])) * FWHM_PER_SIGMA
+    half = form.half
     basis = moffat_kernel(fwhm, half)[None]
-    scene = _scene(image, variance, shapes, chosen, radius=max(1.2 * fwhm, 2.5), reach=2.0 * half)
+    reach = 2.0 * half if form.deblend else 0.0
+    scene = _scene(image, variance, shapes, chosen, radius=max(1.2 * fwhm, 2.5), reach=reach)
     scene.noise = _star_noise(scene, basis)
     used, chi2 = np.ones(scene.n, bool), np.ones(scene.n)
-    for step in range(iterations):
-        basis = _extend(basis, degree_for(int(used.sum()), degree if step else 0))
+    for step in range(form.iterations):
+        basis = _extend(basis, degree_for(int(used.sum()), form.degree if step else 0))
         _settle(scene, basis, rounds=3 if step == 0 else 1)
         stamps, usable = _stamps(scene, half)
         models = _models(scene, basis)
@@ -118,7 +138,7 @@ def fit_psf(
         chi2 = _core_chi2(stamps, usable, noise, 1.5 * fwhm)
         used = _survivors(chi2, used) if step else used
         scene.add(scene.flux)
-        basis = _correct(basis, scene, (stamps, usable, models, noise), used)
+        basis = _correct(basis, scene, (stamps, usable, models, noise), used, form.components if step else 0)
         basis = _center(basis, scene, fwhm)
     n = scene.n
     return PsfSolution(basis, used, scene.flux[:n], scene.y[:n], scene.x[:n], chi2)
@@ -254,7 +274,9 @@ def _survivors(chi2: F64, used: BoolArray) -> BoolArray:
     return new if new.sum() >= 3 else used
 
 
-def _correct(basis: F64, scene: _Scene, parts: tuple[F64, BoolArray, F64, F64], used: BoolArray) -> F64:
+def _correct(
+    basis: F64, scene: _Scene, parts: tuple[F64, BoolArray, F64, F64], used: BoolArray, components: int
+) -> F64:
     """Return the basis that fits models + moved-back residuals; `parts`: stamps, usable, models, noise."""
     index: IntArray = np.flatnonzero(used & (scene.flux[: scene.n] > 0))
     if index.size == 0:
@@ -265,7 +287,13 @@ def _correct(basis: F64, scene: _Scene, parts: tuple[F64, BoolArray, F64, F64], 
     dy, dx = (v - np.floor(v + 0.5) for v in (scene.y[index], scene.x[index]))
     back = np.array([shift_kernel(stamp, -a, -b) for stamp, a, b in zip(stamps, dy, dx, strict=True)])
     weight = (usable & _agreeing(back / flux, usable, models, np.sqrt(noise) / flux)) * flux**2 / noise
-    return _normalise(_solve(models + back / flux, weight, scene.terms(basis)[index], basis))
+    target, terms = models + back / flux, scene.terms(basis)[index]
+    profile = _profile(target, weight)
+    if components and len(basis) > 1 and len(index) > 2 * components:
+        mean = _solve(target, weight, terms[:, :1], profile)[0]
+        spread = 0.15 * profile + 1e-7
+        return _normalise(vary_along_components(mean, target, weight, terms, spread=spread, count=components))
+    return _normalise(_solve(target, weight, terms, profile))
 
 
 def _agreeing(excess: F64, usable: BoolArray, models: F64, error: F64) -> BoolArray:
@@ -281,13 +309,18 @@ def _agreeing(excess: F64, usable: BoolArray, models: F64, error: F64) -> BoolAr
     return np.asarray(np.abs(excess - middle) <= limit)
 
 
-def _solve(target: F64, weight: F64, terms: F64, basis: F64) -> F64:
+def _profile(target: F64, weight: F64) -> F64:
+    """Return the round profile of the mean star, shape (h, w)."""
+    mean = (weight * target).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-300)
+    return _round_profile(mean.ravel(), mean.shape).reshape(mean.shape)
+
+
+def _solve(target: F64, weight: F64, terms: F64, profile: F64) -> F64:
     """Solve each pixel's polynomial by ridge regression; the prior shrinks variation where the PSF is faint."""
-    shape, count = basis.shape, terms.shape[1]
+    count, shape, profile = terms.shape[1], profile.shape, profile.ravel()
     w, t = weight.reshape(len(weight), -1), target.reshape(len(target), -1)
     normal = np.einsum("sp,sa,sb->pab", w, terms, terms, optimize=True)
     vector = np.einsum("sp,sp,sa->pa", w, t, terms, optimize=True)
-    profile = _round_profile(np.einsum("sp,sp->p", w, t) / np.maximum(w.sum(axis=0), 1e-300), shape[1:])
     spread = np.full((t.shape[1], count), 0.0)
     spread[:, 0] = 0.5 * profile + 1e-7
     spread[:, 1:] = (0.15 * profile + 1e-7)[:, None]
@@ -295,7 +328,7 @@ def _solve(target: F64, weight: F64, terms: F64, basis: F64) -> F64:
     normal[:, np.arange(count), np.arange(count)] += precision
     vector[:, 0] += precision[:, 0] * profile
     solution = np.linalg.solve(normal, vector[:, :, None])[:, :, 0]
-    return np.ascontiguousarray(solution.T.reshape(shape))
+    return np.ascontiguousarray(solution.T.reshape(count, *shape))
 
 
 def _round_profile(values: F64, shape: tuple[int, ...]) -> F64:

@@ -51,8 +51,8 @@ class Shapes:
         Of the matched Gaussian; NaN where the moments failed.
     sigma, minor
         Geometric mean and lesser axis of the matched Gaussian, pixels.
-    ellipticity
-        |e| with e = (xx - yy, 2 xy) / (xx + yy).
+    e1, e2
+        (xx - yy, 2 xy) / (xx + yy).
     peak
         Highest pixel.
     """
@@ -63,11 +63,17 @@ class Shapes:
     snr: F64
     sigma: F64
     minor: F64
-    ellipticity: F64
+    e1: F64
+    e2: F64
     peak: F64
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @property
+    def ellipticity(self) -> F64:
+        """Absolute value of the ellipticity."""
+        return np.hypot(self.e1, self.e2)
 
     def take(self, index: IntArray | BoolArray) -> Shapes:
         """Return the chosen rows."""
@@ -139,7 +145,7 @@ def _shapes(found: Records, sky: Sky) -> Shapes:
         noise = sky.at(found["y"], found["x"])
         flux = found["flux"]
         snr = flux / np.sqrt(4 * np.pi * det * noise**2)
-    return Shapes(found["y"], found["x"], flux, snr, np.sqrt(det), minor, np.hypot(e1, e2) / trace, found["peak"])
+    return Shapes(found["y"], found["x"], flux, snr, np.sqrt(det), minor, e1 / trace, e2 / trace, found["peak"])
 
 
 def source_mask(image: F32, sky: Sky, *, fwhm: float, n_sigma: float, grow: int, most: float = 0.4) -> BoolArray:

@@ -63,6 +63,18 @@ class Psf:
         kernel: F64 = np.tensordot(poly_terms(ty, tx, self.degree), self.basis, axes=(0, 0))
         return np.asarray(kernel / kernel.sum())
 
+    def on(self, box: Box) -> Psf:
+        """Return the same PSF with its polynomial on another box."""
+        if box == self.box:
+            return self
+        grid = np.linspace(-1, 1, self.degree + 2)
+        ty, tx = (axis.ravel() for axis in np.meshgrid(grid, grid, indexing="ij"))
+        (cy, cx), (ny, nx) = box.center, box.shape
+        places = self.box.normalize(cy + ty * max(ny / 2, 1), cx + tx * max(nx / 2, 1))
+        old = poly_terms(*places, self.degree)
+        change = np.linalg.lstsq(poly_terms(ty, tx, self.degree).T, old.T, rcond=None)[0]
+        return Psf(np.tensordot(change, self.basis, axes=1), box)
+
     def central(self) -> F64:
         """Return the kernel at the centre of the box."""
         return self.at(*self.box.center)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from apstream.arrays.psf_model import PsfSolution, fit_psf
+from apstream.arrays.psf_model import PsfForm, PsfSolution, fit_psf
 from apstream.arrays.sources import Shapes
 from apstream.arrays.types import BoolArray
 from apstream.tasks.working_image import WorkingImage
@@ -18,6 +20,11 @@ class PsfConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    basis: Literal["pixel", "pca"] = Field(
+        "pixel", description="pixel: every pixel varies by itself; pca: principal components of the stars vary"
+    )
+    components: int = Field(4, ge=1, le=20, description="principal components beside the mean, for pca")
+    deblend: bool = Field(True, description="neighbours of PSF stars are fitted along with them")
     degree: int = Field(2, ge=0, le=4, description="highest degree of the variation over the field")
     half_size_fwhm: float = Field(3.5, gt=1, description="half side of the kernel, FWHM")
     max_half_px: int = Field(32, ge=5, description="largest half side of the kernel, pixels")
@@ -35,9 +42,13 @@ def model_psf(state: WorkingImage, shapes: Shapes, chosen: BoolArray, config: Ps
         state.variance,
         shapes,
         chosen,
-        half=half,
-        degree=config.degree,
-        iterations=config.iterations,
+        PsfForm(
+            half=half,
+            degree=config.degree,
+            iterations=config.iterations,
+            deblend=config.deblend,
+            components=config.components if config.basis == "pca" else 0,
+        ),
     )
 
 

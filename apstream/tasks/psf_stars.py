@@ -1,20 +1,25 @@
-"""Choose the stars that shape the PSF, in any field."""
+"""Choose the stars that shape the PSF, in any field, and say of all others why they do not."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.arrays.moments import FWHM_PER_SIGMA
 from apstream.arrays.sources import Shapes, detect, flags_near
-from apstream.arrays.stars import contamination, stellar_locus, stellar_size
-from apstream.arrays.types import F64, BoolArray, FloatArray
+from apstream.arrays.stars import contamination, every_nth_over_field, stellar_locus, stellar_size
+from apstream.arrays.types import F64, BoolArray, FloatArray, IntArray
 from apstream.errors import TooFewStars
 from apstream.model.mask import MaskPlane
 from apstream.tasks.star_list import FLAGGED
 from apstream.tasks.working_image import WorkingImage
 
-__all__ = ["StarConfig", "choose_stars", "detect_sources", "guess_seeing"]
+__all__ = ["StarChoice", "StarConfig", "choose_stars", "detect_sources", "guess_seeing"]
+
+_LONGEST = 0.7  # ellipticity of a star, unless the bright sources are all trailed
+_FEWEST_TO_RESERVE = 20
 
 
 class StarConfig(BaseModel):
@@ -29,6 +34,23 @@ class StarConfig(BaseModel):
     max_contamination: float = Field(0.02, gt=0, description="most light of neighbours on an isolated star, fraction")
     max_sources: int = Field(40000, ge=10, description="most sources measured, the brightest")
     locus_width: float = Field(0.2, gt=0, description="first half-width of the stellar locus in log size")
+    reserve: float = Field(0.1, ge=0, le=0.5, description="share of the stars left out of the PSF, to judge it")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StarChoice:
+    """The roles of the sources; `refused` counts, by reason, those that do not shape the PSF."""
+
+    shaping: BoolArray
+    reserved: BoolArray
+    on_locus: BoolArray
+    refused: dict[str, int]
+
+    def as_judges(self) -> StarChoice:
+        """Return the choice for a PSF that no star shapes: all its stars judge it."""
+        every = self.shaping | self.reserved
+        count = self.refused.get("reserved", 0) + int(np.count_nonzero(self.shaping))
+        return StarChoice(np.zeros_like(every), every, self.on_locus, {**self.refused, "reserved": count})
 
 
 def guess_seeing(state: WorkingImage, config: StarConfig) -> float:
@@ -40,8 +62,8 @@ def guess_seeing(state: WorkingImage, config: StarConfig) -> float:
         If no source can be a star.
     """
     shapes = detect_sources(state, config.fwhm_guess_px, n_sigma=2 * config.detect_sigma, limit=3000)
-    trusted = _trusted(state, shapes, config, radius=2.0)
-    size = stellar_size(np.where(trusted, shapes.sigma, np.nan), shapes.snr)
+    trusted = _none_of(_faults(state, shapes, config, radius=2.0))
+    size = stellar_size(np.where(trusted, shapes.sigma, np.nan), shapes.snr, (shapes.e1, shapes.e2))
     if not np.isfinite(size):
         raise _too_few(0, len(shapes), 1)
     state.fwhm = size * FWHM_PER_SIGMA
@@ -54,60 +76,100 @@ def detect_sources(state: WorkingImage, fwhm: float, *, n_sigma: float, limit: i
     return detect(state.image, state.bad, state.sky, fwhm=fwhm, n_sigma=n_sigma, limit=limit)
 
 
-def _trusted(state: WorkingImage, shapes: Shapes, config: StarConfig, *, radius: float) -> BoolArray:
-    """Tell which sources are neither flagged nor saturated nor sharper or longer than any star."""
+def _faults(state: WorkingImage, shapes: Shapes, config: StarConfig, *, radius: float) -> dict[str, BoolArray]:
+    """Tell which sources are spoiled, or sharper or longer than any star, by reason."""
     flags = flags_near(state.mask, y=shapes.y, x=shapes.x, radius=radius)
-    narrow = config.min_fwhm_px / FWHM_PER_SIGMA
-    chosen: BoolArray = (
-        np.isfinite(shapes.sigma)
-        & (shapes.minor > narrow)
-        & (shapes.ellipticity < 0.7)
-        & ((flags & (FLAGGED | int(MaskPlane.SAT))) == 0)
-    )
-    return chosen
+    shaped = np.isfinite(shapes.sigma)
+    bright = shapes.ellipticity[shaped & (shapes.snr > config.min_snr)][:300]
+    longest = max(_LONGEST, min(0.95, float(np.median(bright)) + 0.1)) if bright.size else _LONGEST
+    return {
+        "saturated": (flags & int(MaskPlane.SAT)) != 0,
+        "flagged": (flags & FLAGGED) != 0,
+        "shapeless": ~shaped,
+        "sharp": shaped & (shapes.minor <= config.min_fwhm_px / FWHM_PER_SIGMA),
+        "long": shaped & (shapes.ellipticity >= longest),
+    }
 
 
-def choose_stars(
-    state: WorkingImage, shapes: Shapes, config: StarConfig, *, least: int, most: int
-) -> tuple[BoolArray, BoolArray]:
-    """Return the stars that shape the PSF, `most` at most, and all sources on the stellar locus.
+def choose_stars(state: WorkingImage, shapes: Shapes, config: StarConfig, *, least: int, most: int) -> StarChoice:
+    """Find the stellar locus and choose the stars that shape the PSF, `most` at most.
 
     Raises
     ------
     TooFewStars
         If fewer than `least` stars can be found.
     """
-    trusted = _trusted(state, shapes, config, radius=max(1.5, state.fwhm))
+    reasons = _faults(state, shapes, config, radius=max(1.5, state.fwhm))
+    trusted = _none_of(reasons)
     lonely = contamination(shapes.y, shapes.x, shapes.flux, radius=5 * state.fwhm, scale=state.fwhm)
     ty, tx = _normalised(state, shapes.y, shapes.x)
     snr_limit, crowding = config.min_snr, config.max_contamination
-    wanted = 4 * least
     for _ in range(4):
-        usable = trusted & (shapes.snr > snr_limit) & (lonely < crowding)
+        reasons |= {"faint": ~(shapes.snr > snr_limit), "crowded": ~(lonely < crowding)}
+        usable = trusted & ~reasons["faint"] & ~reasons["crowded"]
+        sizes = np.where(usable, shapes.sigma, np.nan)
         locus, expected = stellar_locus(
-            np.where(usable, shapes.sigma, np.nan), shapes.snr, ty=ty, tx=tx, width=config.locus_width
+            sizes, shapes.snr, ty=ty, tx=tx, width=config.locus_width, shape=(shapes.e1, shapes.e2)
         )
-        if locus.sum() >= wanted:
+        if locus.sum() >= 4 * max(least, 1):
             break
         snr_limit, crowding = max(snr_limit / 2, 10.0), min(2.5 * crowding, 0.3)
     if locus.sum() < least:
-        raise _too_few(int(locus.sum()), len(shapes), least)
+        raise _too_few(int(locus.sum()), len(shapes), least, _count(reasons))
+    brightest = _brightest(locus, shapes.snr, most)
+    reserved = _reserve(brightest, shapes, config.reserve)
+    reasons |= {"off_locus": ~locus, "surplus": ~brightest, "reserved": reserved}
+    return StarChoice(brightest & ~reserved, reserved, _on_locus(shapes, _known(expected, state)), _count(reasons))
+
+
+def _none_of(reasons: dict[str, BoolArray]) -> BoolArray:
+    return np.asarray(~np.any(list(reasons.values()), axis=0))
+
+
+def _on_locus(shapes: Shapes, expected: F64) -> BoolArray:
     with np.errstate(invalid="ignore"):
         offset = np.abs(np.log(shapes.sigma / expected))
-        on_locus = np.isfinite(shapes.sigma) & (offset < np.hypot(0.08, 2 / np.maximum(shapes.snr, 1)))
-    return _brightest(locus, shapes.snr, most), on_locus
+        return np.isfinite(shapes.sigma) & (offset < np.hypot(0.08, 2 / np.maximum(shapes.snr, 1)))
+
+
+def _known(expected: F64, state: WorkingImage) -> F64:
+    return np.where(np.isfinite(expected), expected, state.fwhm / FWHM_PER_SIGMA)
+
+
+def _count(reasons: dict[str, BoolArray]) -> dict[str, int]:
+    """Return how many sources each reason refuses that none before it does."""
+    left = np.ones(len(next(iter(reasons.values()))), bool)
+    counts = {}
+    for name, refused in reasons.items():
+        counts[name] = int(np.count_nonzero(left & refused))
+        left &= ~refused
+    return counts
 
 
 def _brightest(chosen: BoolArray, snr: FloatArray, most: int) -> BoolArray:
-    order = np.flatnonzero(chosen)[np.argsort(-snr[chosen], kind="stable")][:most]
-    out = np.zeros(len(chosen), bool)
-    out[order] = True
+    order: IntArray = np.flatnonzero(chosen)[np.argsort(-snr[chosen], kind="stable")][:most]
+    return _members(len(chosen), order)
+
+
+def _reserve(chosen: BoolArray, shapes: Shapes, share: float) -> BoolArray:
+    """Return every n-th of the chosen stars over the field; none where stars are few."""
+    index: IntArray = np.flatnonzero(chosen)
+    if share == 0 or len(index) < _FEWEST_TO_RESERVE:
+        return np.zeros(len(chosen), bool)
+    picked = every_nth_over_field(shapes.y[index], shapes.x[index], n=round(1 / share))
+    return _members(len(chosen), index[picked])
+
+
+def _members(length: int, index: IntArray) -> BoolArray:
+    out = np.zeros(length, bool)
+    out[index] = True
     return out
 
 
-def _too_few(found: int, sources: int, least: int) -> TooFewStars:
+def _too_few(found: int, sources: int, least: int, refused: dict[str, int] | None = None) -> TooFewStars:
+    why = ", ".join(f"{count} {name}" for name, count in (refused or {}).items() if count)
     return TooFewStars(
-        f"{found} stars for the PSF among {sources} sources; at least {least} are needed",
+        f"{found} stars for the PSF among {sources} sources{f' ({why})' if why else ''}; at least {least} are needed",
         remedy="check focus, clouds and saturation, or lower stars.detect_sigma, stars.min_snr or psf.min_stars",
     )
 

@@ -6,21 +6,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from apstream.arrays.aperture_correction import ApertureCorrection, aperture_correction
 from apstream.arrays.moments import FWHM_PER_SIGMA
 from apstream.arrays.polynomial import poly_terms
 from apstream.arrays.sources import LocalPsf, Photometry, Shapes, aperture_sums, flags_near, psf_photometry
 from apstream.arrays.stars import contamination
-from apstream.arrays.stats import clip_mask
-from apstream.arrays.types import F64, BoolArray, Records
+from apstream.arrays.types import F32, F64, BoolArray, IntArray, Records
 from apstream.model.exposures import STAR_DTYPE
 from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane
 from apstream.model.psf import Psf
+from apstream.tasks.psf_quality import judge_psf
 
-__all__ = ["FLAGGED", "Marks", "list_stars"]
+__all__ = ["FLAGGED", "Marks", "StarList", "list_stars"]
 
 #: Planes that make a star `flagged`.
 FLAGGED = int(MaskPlane.BAD | MaskPlane.CR | MaskPlane.EDGE | MaskPlane.NO_DATA)
+_GROWTH_FWHM = (0.5, 1.0, 2.0, 4.0)
 _BLENDED = 0.1  # light of neighbours relative to the star's own
 
 
@@ -31,11 +33,26 @@ class Marks:
     fwhm: float
     on_locus: BoolArray
     shaped_psf: BoolArray
+    reserved: BoolArray
+
+    @property
+    def judges(self) -> BoolArray:
+        """Who judges the PSF: the stars left out of it, all of its stars where none was."""
+        return self.reserved if self.reserved.any() else self.shaped_psf
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StarList:
+    """`STAR_DTYPE` rows in array pixels, the aperture correction and its error, and what the stars say of the PSF."""
+
+    stars: Records
+    aperture_correction: float
+    metrics: dict[str, float]
 
 
 def list_stars(
     image: MaskedImage, shapes: Shapes, psf: Psf, *, marks: Marks, aperture_fwhm: float
-) -> tuple[Records, float]:
+) -> StarList:
     """Measure all sources with the PSF.
 
     Parameters
@@ -51,10 +68,9 @@ def list_stars(
 
     Returns
     -------
-    stars : ndarray, shape (n,)
-        `STAR_DTYPE`, array pixels; NaN flux where the PSF could not be fitted.
-    aperture_correction
-        Aperture over PSF flux. `flux` itself is the PSF flux, on whose scale differences are measured too.
+    StarList
+        Rows for all sources, NaN flux where the PSF could not be fitted. The aperture correction is aperture over
+        PSF flux; `flux` itself is the PSF flux, on whose scale differences are measured too.
     """
     ty, tx = image.box.normalize(shapes.y, shapes.x)
     local = LocalPsf(psf.basis, np.ascontiguousarray(poly_terms(ty, tx, psf.degree).T))
@@ -62,9 +78,22 @@ def list_stars(
     ap_flux, ap_err = aperture_sums(residual, image.variance, fits, local, radius=aperture_fwhm * psf.fwhm())
     stars = _describe(image, shapes, fits, marks, scale=psf.fwhm() / marks.fwhm)
     stars["ap_flux"], stars["ap_flux_err"] = ap_flux, ap_err
-    correction = _aperture_correction(fits, ap_flux, marks.shaped_psf & ~stars["flagged"])
     stars["flux"], stars["flux_err"] = fits.flux, fits.flux_err
-    return stars, correction
+    good = ~(stars["flagged"] | stars["saturated"])
+    bright = np.flatnonzero(good & (marks.shaped_psf | marks.reserved))
+    correction = _correction(stars[bright], ty[bright], tx[bright])
+    growth = {
+        f"growth_{radius:g}_fwhm": _growth((residual, image.variance), fits, local, bright, radius * psf.fwhm())
+        for radius in _GROWTH_FWHM
+    }
+    quality = judge_psf(residual, fits, local, marks.judges & good)
+    metrics = {
+        "aperture_correction_error": correction.error,
+        "aperture_correction_trend": correction.trend_rms(),
+        **{name: value / correction.value for name, value in growth.items()},
+        **quality,
+    }
+    return StarList(stars, correction.value, metrics)
 
 
 def _describe(image: MaskedImage, shapes: Shapes, fits: Photometry, marks: Marks, *, scale: float) -> Records:
@@ -83,14 +112,17 @@ def _describe(image: MaskedImage, shapes: Shapes, fits: Photometry, marks: Marks
     return stars
 
 
-def _aperture_correction(fits: Photometry, ap_flux: F64, used: BoolArray) -> float:
-    """Return the median ratio of aperture to PSF flux of the brighter PSF stars, clipped; 1 without any."""
+def _correction(stars: Records, ty: F64, tx: F64) -> ApertureCorrection:
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = (ap_flux / fits.flux)[used]
-        snr = (fits.flux / fits.flux_err)[used]
-    good = np.isfinite(ratio) & np.isfinite(snr)
-    if not good.any():
-        return 1.0
-    good &= snr >= min(200.0, float(np.median(snr[good])))
-    keep = clip_mask(ratio[good], floor=1e-3)
-    return float(np.median(ratio[good][keep])) if keep.any() else 1.0
+        return aperture_correction(stars["ap_flux"] / stars["flux"], stars["flux"] / stars["flux_err"], ty, tx)
+
+
+def _growth(
+    planes: tuple[F32, F32], fits: Photometry, psf: LocalPsf, index: IntArray, radius: float
+) -> float:
+    """Return the median flux of stars within `radius` over their PSF flux; planes: residual and variance."""
+    some = Photometry(*(getattr(fits, name)[index] for name in Photometry.__dataclass_fields__))
+    inside, _ = aperture_sums(*planes, some, LocalPsf(psf.basis, psf.terms[index]), radius=radius)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = inside / some.flux
+    return float(np.median(ratio[np.isfinite(ratio)])) if np.isfinite(ratio).any() else float("nan")
