@@ -10,6 +10,7 @@ from apstream.arrays.types import F32, F64, BoolArray, Records
 __all__ = ["FWHM_PER_SIGMA", "MOMENTS_DTYPE", "adaptive_moments"]
 
 FWHM_PER_SIGMA = 2.3548200450309493
+_LEAST_WEIGHT = 0.5  # pixel^2
 
 #: yy, xx, xy in square pixels; NaN where the iteration failed.
 MOMENTS_DTYPE = np.dtype([("y", "f8"), ("x", "f8"), ("yy", "f8"), ("xx", "f8"), ("xy", "f8"), ("flux", "f8"),
@@ -45,21 +46,47 @@ def _sums(image, bad, y, x, m, half):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _unweighted(m, w):  # type: ignore[no-untyped-def]
+    """Return the covariance of the Gaussian that has moments `m` under the weight `w`."""
+    det, wdet = m[0] * m[1] - m[2] * m[2], w[0] * w[1] - w[2] * w[2]
+    if not (det > 0 and m[0] > 0):
+        return np.zeros(3)
+    a, b, c = m[1] / det - w[1] / wdet, m[0] / det - w[0] / wdet, -m[2] / det + w[2] / wdet
+    inner = a * b - c * c
+    if not (inner > 0 and a > 0):
+        return 4 * m
+    return np.array([b / inner, a / inner, -c / inner])
+
+
+@njit(cache=True, nogil=True)
+def _overlap(m, w):  # type: ignore[no-untyped-def]
+    """Return the mean of a Gaussian of covariance `m` and peak one under the weight `w`; a half if they are alike."""
+    det, wdet = m[0] * m[1] - m[2] * m[2], w[0] * w[1] - w[2] * w[2]
+    total = (m[0] + w[0]) * (m[1] + w[1]) - (m[2] + w[2]) ** 2
+    return np.sqrt(det / total) if det > 0 and wdet > 0 else 0.5
+
+
+@njit(cache=True, nogil=True)
 def _adapt(image, bad, sigma, half, limit, out):  # type: ignore[no-untyped-def]
     """Iterate weight = twice the weighted moments until size and position stand still; `out` holds the start."""
     m = np.array([sigma * sigma, sigma * sigma, 0.0])
     y, x, steps = out[0], out[1], 0
-    s = np.zeros(7)
+    s, weight = np.zeros(7), m
     while steps < limit:
         steps += 1
-        s = _sums(image, bad, y, x, m, half)
+        # A weight narrower than a pixel sees one pixel only: widen it, and undo the weight exactly.
+        extra = max(0.0, _LEAST_WEIGHT - min(m[0], m[1]))
+        weight = np.array([m[0] + extra, m[1] + extra, m[2]])
+        s = _sums(image, bad, y, x, weight, half)
         if not s[0] > 0:
             return
         dy, dx = s[1] / s[0], s[2] / s[0]
         new = np.array([2 * (s[3] / s[0] - dy * dy), 2 * (s[4] / s[0] - dx * dx), 2 * (s[5] / s[0] - dy * dx)])
+        if extra > 0:
+            new = _unweighted(new / 2, weight)
         y, x = y + 2 * dy, x + 2 * dx
         det = new[0] * new[1] - new[2] * new[2]
-        small = not (new[0] > 0.09 and new[1] > 0.09 and det > 0.01)
+        small = not (new[0] > 0.06 and new[1] > 0.06 and det > 0.005)
         if small or new[0] + new[1] > half * half or abs(y - out[0]) + abs(x - out[1]) > 3 * sigma + 2:
             return
         change = np.abs(new - m).sum() / (m[0] + m[1]) + abs(dy) + abs(dx)
@@ -68,7 +95,7 @@ def _adapt(image, bad, sigma, half, limit, out):  # type: ignore[no-untyped-def]
             break
     norm = 2 * np.pi * np.sqrt(m[0] * m[1] - m[2] * m[2])
     out[0], out[1], out[2], out[3], out[4], out[7] = y, x, m[0], m[1], m[2], steps
-    out[5] = 2 * s[0] * norm / s[6] if s[6] > 0 else np.nan
+    out[5] = s[0] * norm / (s[6] * _overlap(m, weight)) if s[6] > 0 else np.nan
 
 
 @njit(cache=True, nogil=True)

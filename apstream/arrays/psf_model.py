@@ -147,7 +147,7 @@ def fit_psf(image: F32, variance: F32, shapes: Shapes, chosen: BoolArray, form: 
 def _scene(image: F32, variance: F32, shapes: Shapes, chosen: BoolArray, *, radius: float, reach: float) -> _Scene:
     """Gather the PSF stars and the sources within `reach` of them."""
     index = np.flatnonzero(chosen)
-    others = np.flatnonzero(~chosen & np.isfinite(shapes.flux))
+    others = np.flatnonzero(~chosen)
     if others.size:
         tree = cKDTree(np.column_stack([shapes.y[index], shapes.x[index]]))
         distance, _ = tree.query(np.column_stack([shapes.y[others], shapes.x[others]]), distance_upper_bound=reach)
@@ -159,7 +159,7 @@ def _scene(image: F32, variance: F32, shapes: Shapes, chosen: BoolArray, *, radi
         n=len(index),
         y=shapes.y[every].copy(),
         x=shapes.x[every].copy(),
-        flux=np.maximum(shapes.flux[every], 0.0),
+        flux=np.maximum(shapes.light()[every], 0.0),
         cube=np.zeros((0, 1, 1), np.float32),
         noise=np.zeros((0, 2)),
         radius=radius,

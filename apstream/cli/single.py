@@ -14,6 +14,7 @@ Rerun = Annotated[str, typer.Option(help="For a repository: rerun for the produc
 Output = Annotated[str, typer.Option(help="For a repository: repository elsewhere for the products")]
 ReplaceRun = Annotated[bool, typer.Option(help="Go on with other settings than this rerun began with")]
 Override = Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. characterize.psf.degree=1")]
+PsfFile = Annotated[Path | None, typer.Option("--psf", help="For a file: its PSF (ours, or a FITS image)")]
 SettingsFile = Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")]
 
 
@@ -60,6 +61,7 @@ def isr(
 def characterize(
     source: Source,
     out: Out = None,
+    psf: PsfFile = None,
     id: Ids = None,
     rerun: Rerun = "",
     output: Output = "",
@@ -76,10 +78,11 @@ def characterize(
     from apstream.service.single import characterize_file
 
     if _is_repository(source):
+        _refuse(psf, "--psf")
         _stage("characterize", source, id, (rerun, output, replace_run), (settings, override))
         return
     out = _needed(out, "--out")
-    found = characterize_file(Path(source), out, _settings(None, settings, override))
+    found = characterize_file(Path(source), out, _settings(None, settings, override, psf), psf)
     typer.echo(f"{len(found.stars)} sources, PSF FWHM {found.psf.fwhm():.2f} pixels -> {out}")
 
 
@@ -92,6 +95,7 @@ def calibrate(
     photometry_refcat: Annotated[
         Path | None, typer.Option(help="For a file: catalogue of magnitudes, where --refcat is for positions alone")
     ] = None,
+    psf: PsfFile = None,
     id: Ids = None,
     rerun: Rerun = "",
     output: Output = "",
@@ -108,12 +112,13 @@ def calibrate(
     from apstream.service.single import calibrate_file
 
     if _is_repository(source):
+        _refuse(psf, "--psf")
         _stage("calibrate", source, id, (rerun, output, replace_run), (settings, override))
         return
     out = _needed(out, "--out")
-    chosen = _settings(None, settings, override)
+    chosen = _settings(None, settings, override, psf)
     catalog = _needed(refcat, "--refcat")
-    calexp = calibrate_file(Path(source), out, catalog, chosen, photometry_refcat=photometry_refcat)
+    calexp = calibrate_file(Path(source), out, catalog, chosen, photometry_refcat=photometry_refcat, psf=psf)
     rms = calexp.metrics["calibrate.astrometry_rms_arcsec"]
     typer.echo(
         f"{len(calexp.stars)} sources, zero point {calexp.photo_calib.zero_point:.3f}, "
@@ -127,11 +132,14 @@ def _is_repository(source: str) -> bool:
     return is_repository(source)
 
 
-def _settings(camera: str | None, files: list[Path] | None, overrides: list[str] | None) -> Any:
+def _settings(
+    camera: str | None, files: list[Path] | None, overrides: list[str] | None, psf: Path | None = None
+) -> Any:
     from apstream.service.run_settings import stage_settings
-    from apstream.service.single import SingleSettings
+    from apstream.service.single import SingleSettings, with_psf
 
-    return stage_settings(SingleSettings, camera, files or [], overrides or [])
+    chosen = stage_settings(SingleSettings, camera, files or [], overrides or [])
+    return with_psf(chosen) if psf else chosen
 
 
 def _needed(value: Any, option: str) -> Any:
@@ -140,6 +148,13 @@ def _needed(value: Any, option: str) -> Any:
     if not value:
         raise BadSettings("needed for a file", where=option, remedy="or name a repository instead of the file")
     return value
+
+
+def _refuse(value: Any, option: str) -> None:
+    from apstream.errors import BadSettings
+
+    if value:
+        raise BadSettings("for a file only", where=option, remedy="a repository's exposures carry their own")
 
 
 def _stage(stage: str, root: str, ids: list[str] | None, places: tuple[str, str, bool], settings: Any) -> None:

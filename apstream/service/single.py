@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from apstream.arrays.types import F64, Records
 from apstream.cameras import load_camera
-from apstream.errors import ApstreamError, BadCatalog
+from apstream.errors import ApstreamError, BadCatalog, BadSettings
 from apstream.model.calibs import IsrCalibs, defect_map
 from apstream.model.exposures import CalExp, CharacterizedExposure, Exposure, sky_positions
 from apstream.pipeline.config import PixelConfig
@@ -22,12 +23,13 @@ from apstream.repo.formats.fits import read_exposure, write_image
 from apstream.repo.formats.hdus import open_fits
 from apstream.repo.formats.raw import read_raw
 from apstream.repo.formats.registry import get_format
+from apstream.repo.formats.single import read_any_psf
 from apstream.service.references import read_references, region_of
 from apstream.tasks.external import ExternalConfig, enter
 from apstream.tasks.isr import BrighterFatterConfig, IsrConfig
 from apstream.tasks.isr_fringe import FringeConfig
 
-__all__ = ["SingleSettings", "calibrate_file", "characterize_file", "isr_file"]
+__all__ = ["SingleSettings", "calibrate_file", "characterize_file", "isr_file", "with_psf"]
 
 
 class SingleSettings(PixelConfig):
@@ -56,27 +58,37 @@ def isr_file(raw: Path, out: Path, camera: str, calibs: dict[str, Path], setting
     return exposure
 
 
-def characterize_file(image: Path, out: Path, settings: SingleSettings) -> CharacterizedExposure:
-    """Characterize an image; write ``characterized.fits`` (sky subtracted) and ``sources.parquet`` to `out`."""
+def characterize_file(
+    image: Path, out: Path, settings: SingleSettings, psf: Path | None = None
+) -> CharacterizedExposure:
+    """Characterize an image; write ``characterized.fits`` (sky subtracted, with its PSF) and ``sources.parquet``.
+
+    Parameters
+    ----------
+    psf
+        A file with the PSF to use; the settings must then let it be supplied, as `with_psf` does.
+    """
     try:
-        found = stages_of(settings.replace).characterize(_read(image, settings), settings.characterize)
+        exposure = _supply(_read(image, settings), psf)
+        found = stages_of(settings.replace).characterize(exposure, settings.characterize)
     except ApstreamError as error:
         raise error.at(str(image)) from error
-    cleaned = Exposure(image=found.image, info=found.info, wcs=found.wcs, metrics=found.metrics)
+    cleaned = Exposure(image=found.image, info=found.info, wcs=found.wcs, metrics=found.metrics, psf=found.psf)
     write_image(out / "characterized.fits", cleaned)
     _write_sources(out / "sources.parquet", found)
     return found
 
 
 def calibrate_file(
-    image: Path, out: Path, refcat: Path, settings: SingleSettings, *, photometry_refcat: Path | None = None
+    image: Path, out: Path, refcat: Path, settings: SingleSettings, *,
+    photometry_refcat: Path | None = None, psf: Path | None = None,
 ) -> CalExp:
     """Characterize and calibrate an image; write ``calexp.fits`` (nJy) and ``sources.parquet`` to `out`.
 
     `photometry_refcat` is the catalogue of magnitudes, where it is not that of positions.
     """
     try:
-        exposure = _read(image, settings)
+        exposure = _supply(_read(image, settings), psf)
         region = region_of((refcat, photometry_refcat), exposure.wcs, exposure.box, settings.calibrate)
         catalog = read_references(refcat, photometry_refcat, exposure.info, settings.calibrate, region=region)
         stages = stages_of(settings.replace)
@@ -119,6 +131,18 @@ def _read(path: Path, settings: SingleSettings) -> Exposure:
     with open_fits(path) as hdus:
         ours = hdus[0].header.get("APSTYPE") == "Exposure"
     return read_exposure(path) if ours else enter(read_external(path, settings.image), settings.external)
+
+
+def with_psf(settings: SingleSettings) -> SingleSettings:
+    """Return the settings with a supplied PSF; BadSettings if they ask for a Gaussian."""
+    if settings.characterize.psf_source == "gaussian":
+        raise BadSettings("--psf and psf_source=gaussian exclude each other", remedy="leave one of them out")
+    chosen = settings.characterize.model_copy(update={"psf_source": "supplied"})
+    return settings.model_copy(update={"characterize": chosen})
+
+
+def _supply(exposure: Exposure, psf: Path | None) -> Exposure:
+    return exposure if psf is None else replace(exposure, psf=read_any_psf(psf, exposure.box))
 
 
 def _write_sources(path: Path, image: CharacterizedExposure | CalExp) -> None:

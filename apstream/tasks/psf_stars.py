@@ -29,7 +29,7 @@ class StarConfig(BaseModel):
 
     detect_sigma: float = Field(5.0, gt=0, description="detection threshold, sigma of the smoothed sky")
     fwhm_guess_px: float = Field(4.0, gt=1, description="width of the first smoothing, pixels")
-    min_fwhm_px: float = Field(1.2, gt=0, description="narrower sources are never stars, pixels")
+    min_fwhm_px: float = Field(1.0, gt=0, description="narrower sources are never stars, pixels")
     min_snr: float = Field(50.0, gt=0, description="least S/N of a star that shapes the PSF; halved twice if few")
     max_contamination: float = Field(0.02, gt=0, description="most light of neighbours on an isolated star, fraction")
     max_sources: int = Field(40000, ge=10, description="most sources measured, the brightest")

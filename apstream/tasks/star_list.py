@@ -50,9 +50,7 @@ class StarList:
     metrics: dict[str, float]
 
 
-def list_stars(
-    image: MaskedImage, shapes: Shapes, psf: Psf, *, marks: Marks, aperture_fwhm: float
-) -> StarList:
+def list_stars(image: MaskedImage, shapes: Shapes, psf: Psf, *, marks: Marks, aperture_fwhm: float) -> StarList:
     """Measure all sources with the PSF.
 
     Parameters
@@ -117,9 +115,7 @@ def _correction(stars: Records, ty: F64, tx: F64) -> ApertureCorrection:
         return aperture_correction(stars["ap_flux"] / stars["flux"], stars["flux"] / stars["flux_err"], ty, tx)
 
 
-def _growth(
-    planes: tuple[F32, F32], fits: Photometry, psf: LocalPsf, index: IntArray, radius: float
-) -> float:
+def _growth(planes: tuple[F32, F32], fits: Photometry, psf: LocalPsf, index: IntArray, radius: float) -> float:
     """Return the median flux of stars within `radius` over their PSF flux; planes: residual and variance."""
     some = Photometry(*(getattr(fits, name)[index] for name in Photometry.__dataclass_fields__))
     inside, _ = aperture_sums(*planes, some, LocalPsf(psf.basis, psf.terms[index]), radius=radius)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, maximum_filter
-from starfield import add_stamp
+from starfield import add_stamp, moffat
 
 from apstream.arrays.background import evaluate_mesh, measure_mesh
 from apstream.arrays.masks import dilate, split_usable
@@ -175,3 +175,18 @@ def test_the_mode_is_where_values_pile_up():
     rng = np.random.default_rng(8)
     values = np.concatenate([rng.normal(0, 0.05, 100), rng.uniform(-5, 5, 300)])
     assert mode_of(values, bandwidth=0.05) == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.parametrize("fwhm", [0.9, 1.2, 1.7])
+def test_moments_of_undersampled_stars_are_found_wherever_they_lie_in_their_pixel(fwhm):
+    rng = np.random.default_rng(8)
+    image = np.zeros((200, 200))
+    y, x = np.array([g.ravel() for g in np.mgrid[15:190:20, 15:190:20]]) + rng.uniform(-0.5, 0.5, (2, 81))
+    for a, b in zip(y, x, strict=True):
+        add_stamp(image, a, b, 9, lambda p, q: moffat(p, q, fwhm), 1000.0)
+    m = adaptive_moments(image.astype("f4"), np.zeros(image.shape, bool), y=np.rint(y), x=np.rint(x), sigma=1.0)
+    size = np.sqrt((m["yy"] + m["xx"]) / 2)
+    assert np.isfinite(size).mean() > 0.97
+    assert np.nanmedian(size) == pytest.approx(np.hypot(fwhm / 2.355, 0.29), rel=0.12)
+    assert np.nanstd(size) < 0.2 * np.nanmedian(size)
+    assert np.nanmedian(np.hypot(m["y"] - y, m["x"] - x)) < 0.12

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 
 from apstream.cameras import load_camera
-from apstream.errors import BadCamera, TooFewStars
+from apstream.errors import BadCamera, BadFile, BadSettings, MissingPsf, TooFewStars
 from apstream.model.calibs import IsrCalibs
 from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.pixels import calibrate_raw
@@ -15,7 +16,7 @@ from apstream.repo.formats.catalogs import read_refcat
 from apstream.repo.formats.fits import read_calexp, read_exposure
 from apstream.repo.formats.hdus import float_image, open_fits
 from apstream.repo.formats.raw import read_raw
-from apstream.service.single import SingleSettings, calibrate_file, characterize_file, isr_file
+from apstream.service.single import SingleSettings, calibrate_file, characterize_file, isr_file, with_psf
 from apstream.simulate.config import NightConfig
 from apstream.simulate.night import simulate_night
 
@@ -71,3 +72,33 @@ def test_what_is_wrong_is_named(night: Path, tmp_path: Path):
     bias, settings = night / "calib" / "bias_d00.fits", SingleSettings.model_validate({"image": {"gain": 2.0}})
     with pytest.raises(TooFewStars, match=r"bias_d00\.fits"):
         characterize_file(bias, tmp_path, settings)
+
+
+def test_a_supplied_psf_serves_characterization_and_calibration_of_isr_output(night: Path, tmp_path: Path):
+    raw = next((night / "raw").iterdir())
+    isr_file(raw, tmp_path / "isr.fits", "simcam", masters(night), SingleSettings())
+    measured = characterize_file(tmp_path / "isr.fits", tmp_path / "out", SingleSettings())
+    given, settings = tmp_path / "out" / "characterized.fits", with_psf(SingleSettings())
+    again = characterize_file(tmp_path / "isr.fits", tmp_path / "again", settings, given)
+    assert np.array_equal(again.psf.basis, measured.psf.basis)
+    calexp = calibrate_file(tmp_path / "isr.fits", tmp_path / "cal", night / "refcat.parquet", settings, psf=given)
+    own = calibrate_file(tmp_path / "isr.fits", tmp_path / "own", night / "refcat.parquet", SingleSettings())
+    assert np.array_equal(calexp.psf.basis, measured.psf.basis)
+    assert calexp.photo_calib.zero_point == pytest.approx(own.photo_calib.zero_point, abs=0.005)
+    fits.writeto(tmp_path / "kernel.fits", 3 * measured.psf.central())
+    plain = characterize_file(tmp_path / "isr.fits", tmp_path / "plain", settings, tmp_path / "kernel.fits")
+    assert plain.psf.central() == pytest.approx(measured.psf.central(), rel=1e-6, abs=1e-12)
+
+
+def test_a_psf_that_is_missing_or_none_is_refused_by_name(night: Path, tmp_path: Path):
+    raw = next((night / "raw").iterdir())
+    isr_file(raw, tmp_path / "isr.fits", "simcam", masters(night), SingleSettings())
+    settings = with_psf(SingleSettings())
+    with pytest.raises(MissingPsf, match=r"isr\.fits.*--psf"):
+        characterize_file(tmp_path / "isr.fits", tmp_path, settings)
+    fits.writeto(tmp_path / "even.fits", np.ones((4, 4)))
+    with pytest.raises(BadFile, match=r"even\.fits"):
+        characterize_file(tmp_path / "isr.fits", tmp_path, settings, tmp_path / "even.fits")
+    gaussian = {"characterize": {"psf_source": "gaussian", "gaussian_fwhm_pixel": 4}}
+    with pytest.raises(BadSettings, match="exclude"):
+        with_psf(SingleSettings.model_validate(gaussian))

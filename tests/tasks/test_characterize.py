@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
-from starfield import Field, add_rays, make_field, moffat, shape_at, stamp
+from starfield import Field, add_rays, add_stamp, make_field, moffat, shape_at, stamp
 
 from apstream.arrays.moments import adaptive_moments
 from apstream.errors import NoGoodPixels, TooFewStars
@@ -182,3 +182,20 @@ def test_a_real_crowded_bulge_field_is_characterized(shared_data, frame):
     assert got.metrics["characterize.n_cosmic_ray_pixels"] < 0.001 * image.size
     assert 3.5 < got.metrics["characterize.fwhm_pixel"] < 8.5
     assert abs(got.aperture_correction - 1) < 0.15
+
+
+def test_neighbours_are_fitted_along_unless_that_is_switched_off():
+    """Every star has a fainter one beside it, anywhere around: without deblending their light is in the PSF's wings."""
+    f = make_field(size=SIZE, fwhm=4.0, n_stars=45, faintest=2e4, brightest=2e5, vary=0, seed=13)
+    image, rng = f.image.astype(float), np.random.default_rng(2)
+    for y, x, flux, angle in zip(f.y, f.x, f.flux, rng.uniform(0, 2 * np.pi, len(f.y)), strict=True):
+        add_stamp(image, y + 9 * np.sin(angle), x + 9 * np.cos(angle), 28, lambda a, b: moffat(a, b, 4.0), 0.5 * flux)
+    image = image.astype(np.float32)
+    star = {"stars": {"max_contamination": 0.5}}
+    both = characterize(exposure(image, f.variance), CharacterizeConfig.model_validate(star)).psf
+    apart = {**star, "psf": {"deblend": False}}
+    alone = characterize(exposure(image, f.variance), CharacterizeConfig.model_validate(apart)).psf
+    truths = [stamp(0, 0, psf.shape[0] // 2, lambda a, b: moffat(a, b, 4.0))[2] for psf in (both, alone)]
+    missed = [np.abs(psf.central() - truth).sum() for psf, truth in zip((both, alone), truths, strict=True)]
+    assert missed[0] < 0.08
+    assert missed[1] > 2 * missed[0]

@@ -15,11 +15,13 @@ from apstream.model.exposures import Background
 from apstream.model.geometry import Box
 from apstream.model.psf import Psf
 from apstream.model.wcs import SkyWcs
+from apstream.repo.formats.hdus import open_fits
 from apstream.repo.formats.layout import OurFits, open_ours, write_ours
 from apstream.repo.formats.parts import background, psf
 from apstream.repo.formats.sheets import background_hdus, mask_hdu, psf_hdu
 
 __all__ = [
+    "read_any_psf",
     "read_background",
     "read_mask",
     "read_mask_box",
@@ -59,6 +61,29 @@ def read_psf(path: Path) -> Psf:
     with open_ours(path) as file:
         _require(file, Psf)
         return psf(file)
+
+
+def read_any_psf(path: Path, box: Box) -> Psf:
+    """Read the PSF of one of our files, or the first image of any FITS file as a PSF that holds everywhere in `box`.
+
+    Raises
+    ------
+    BadFile
+        If it is neither, or the image cannot be a PSF: sides that are even, values not finite, a sum not positive.
+    """
+    with open_fits(path) as hdus:
+        ours = "APSTYPE" in hdus[0].header
+        image = next((hdu.data for hdu in hdus if hdu.is_image and hdu.data is not None), None)
+        kernel = None if ours or image is None else np.array(image, np.float64)
+    if ours:
+        with open_ours(path) as file:
+            return psf(file)
+    if kernel is None or kernel.ndim != 2 or not kernel.sum() > 0:
+        raise BadFile("no image of a PSF", where=str(path), remedy="name a FITS image of the PSF, sides odd")
+    try:
+        return Psf((kernel / kernel.sum())[None], box)
+    except ValueError as error:
+        raise BadFile(str(error), where=str(path), remedy="cut it so that the star is on the middle pixel") from error
 
 
 def write_background(path: Path, value: Background) -> None:
