@@ -12,6 +12,7 @@ __all__ = ["contamination", "degree_for", "every_nth_over_field", "stellar_locus
 
 _SHAPE_WIDTH = 0.1  # of the pile of stars in each component of ellipticity
 _LEAST_PILE = 0.3  # height of a pile, relative to the highest, that may be the stars
+_ENOUGH = 5
 _FIRST_SCATTER = 0.03  # of log size about the mode
 
 
@@ -151,9 +152,9 @@ def stellar_locus(
 
 
 def _lower_scatter(deviation: FloatArray) -> float:
-    """Return the scatter of those below zero: above lie galaxies and blends too."""
+    """Return the scatter of those below zero, for above lie galaxies and blends too; few stars do not tell."""
     below = np.abs(deviation[deviation < 0])
-    return max(1.4826 * float(np.median(below)), 0.004) if below.size else 0.004
+    return max(1.4826 * float(np.median(below)), 0.004) if below.size >= _ENOUGH else _FIRST_SCATTER
 
 
 def every_nth_over_field(y: F64, x: F64, *, n: int) -> IntArray:

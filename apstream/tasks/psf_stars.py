@@ -19,7 +19,7 @@ from apstream.tasks.working_image import WorkingImage
 __all__ = ["StarChoice", "StarConfig", "choose_stars", "detect_sources", "guess_seeing"]
 
 _LONGEST = 0.7  # ellipticity of a star, unless the bright sources are all trailed
-_FEWEST_TO_RESERVE = 20
+_FEWEST_TO_RESERVE = 60
 
 
 class StarConfig(BaseModel):

@@ -69,7 +69,7 @@ def test_trailed_stars_are_stars_and_not_rays():
 
 
 def test_every_source_has_a_role_or_a_reason():
-    field = make_field(size=400, fwhm=3.0, n_stars=150, faintest=1000, n_galaxies=60, seed=61)
+    field = make_field(size=400, fwhm=3.0, n_stars=220, faintest=3000, n_galaxies=60, seed=61)
     image, mask = field.image.copy(), np.zeros(field.image.shape, np.int32)
     add_rays(image, n_rays=10)
     brightest = np.argsort(-field.flux)[:3]
