@@ -80,8 +80,13 @@ def characterize_file(
 
 
 def calibrate_file(
-    image: Path, out: Path, refcat: Path, settings: SingleSettings, *,
-    photometry_refcat: Path | None = None, psf: Path | None = None,
+    image: Path,
+    out: Path,
+    refcat: Path,
+    settings: SingleSettings,
+    *,
+    photometry_refcat: Path | None = None,
+    psf: Path | None = None,
 ) -> CalExp:
     """Characterize and calibrate an image; write ``calexp.fits`` (nJy) and ``sources.parquet`` to `out`.
 
