@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
 from apstream.arrays.moments import FWHM_PER_SIGMA, adaptive_moments
@@ -305,7 +306,7 @@ def _agreeing(excess: F64, usable: BoolArray, models: F64, error: F64) -> BoolAr
     if len(excess) < _FEWEST:
         return np.ones(excess.shape, bool)
     middle = np.nanmedian(np.where(usable | ~usable.any(axis=0), excess, np.nan), axis=0)
-    limit = _OUTLIER_SIGMA * error + _VARIATION * np.abs(models)
+    limit = _OUTLIER_SIGMA * error + _VARIATION * maximum_filter(np.abs(models), (1, 3, 3))
     return np.asarray(np.abs(excess - middle) <= limit)
 
 

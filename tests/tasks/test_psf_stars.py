@@ -37,7 +37,7 @@ def test_seeing_from_04_to_25_arcsec_is_found_without_a_guess(scale, seeing):
     within = 0.05 if fwhm > 1.5 else 0.3
     assert got.psf.fwhm() == pytest.approx(Psf(true[None], got.psf.box).fwhm(), rel=within)
     assert got.metrics["characterize.n_psf_stars"] > 10
-    assert abs(got.metrics["characterize.psf_size_residual"]) < 0.02
+    assert abs(got.metrics["characterize.psf_size_residual"]) < (0.02 if fwhm > 1.5 else 0.05)
 
 
 def test_few_stars_among_many_galaxies_are_found():
