@@ -124,17 +124,34 @@ def _remaining(image, bad, cell, least, mesh):  # type: ignore[no-untyped-def]
                         count += 1
             if count < max(least * seen, 20):
                 continue
-            middle, width = _middle(values[:count])
-            for _ in range(3):
-                kept = values[:count][np.abs(values[:count] - middle) <= 3 * width]
-                if len(kept) < 20 or width == 0:
-                    break
-                count = len(kept)
-                values[:count] = kept
-                middle, width = _middle(kept)
+            middle, width = _clipped(values[:count:4] if count > 1000 else values[:count])
             # counts are whole numbers and so would the median be: the mean of what lies next to it is not
-            core = values[:count][np.abs(values[:count] - middle) <= 1.5 * width]
-            mesh[a, b] = core.mean() if len(core) else middle
+            for _ in range(3):
+                middle = _core_mean(values[:count], middle, 1.5 * width)
+            mesh[a, b] = middle
+
+
+@njit(cache=True, nogil=True)
+def _clipped(values):  # type: ignore[no-untyped-def]
+    """Median and width once what is far from the median has been left out."""
+    middle, width = _middle(values)
+    for _ in range(3):
+        kept = values[np.abs(values - middle) <= 3 * width]
+        if len(kept) < 20 or width == 0:
+            break
+        values = kept
+        middle, width = _middle(values)
+    return middle, width
+
+
+@njit(cache=True, nogil=True)
+def _core_mean(values, middle, reach):  # type: ignore[no-untyped-def]
+    total, count = 0.0, 0
+    for value in values:
+        if abs(value - middle) <= reach:
+            total += value - middle
+            count += 1
+    return middle + total / count if count else middle
 
 
 @njit(cache=True, nogil=True)

@@ -35,25 +35,23 @@ def neighbour_lists(y: F64, x: F64, radius: float) -> tuple[IntArray, IntArray]:
 
 def fit_jointly(
     images: tuple[F32, F32],
-    cube: F32,
-    places: tuple[F64, F64],
+    stars: tuple[F32, F64, F64],
     links: tuple[IntArray, IntArray],
     *,
     free: BoolArray,
     radius: float,
     most: int = 6,
+    rows: IntArray | None = None,
 ) -> Records:
-    """Fit corrections of flux and position of every star, its nearest neighbours' being free with them.
+    """Fit corrections of flux and position of stars, those of their nearest neighbours being free with them.
 
     Parameters
     ----------
     images : pair of ndarray, shape (ny, nx), float32
         The image less all stars as known so far, and its variance; pixels whose variance is not positive and
         finite are not used.
-    cube : ndarray, shape (n, h, w), float32
-        PSFs at the stars, from `arrays.psf.psf_stamps`.
-    places
-        y and x in array pixels.
+    stars
+        PSFs at the stars, shape (n, h, w), from `arrays.psf.psf_stamps`, and their y and x in array pixels.
     links
         From `neighbour_lists`.
     free : ndarray, shape (n,), bool
@@ -62,30 +60,36 @@ def fit_jointly(
         Pixels within this distance of a star give its equations.
     most
         Neighbours that are free with a star, the nearest.
+    rows : ndarray of int, shape (m,)
+        The stars to be fitted; None: all.
 
     Returns
     -------
-    ndarray of JOINT_DTYPE, shape (n,)
+    ndarray of JOINT_DTYPE, shape (m,)
         NaN where there are fewer than 9 pixels.
     """
-    out = np.full((len(cube), 8), np.nan)
-    spots = np.column_stack([np.floor(places[0] + 0.5), np.floor(places[1] + 0.5)]).astype(np.int64)
-    _fit_all(images, (cube, spots), links, free, float(radius), most, out)
-    return out.view(JOINT_DTYPE).reshape(len(cube))
+    cube, y, x = stars
+    rows = np.arange(len(cube)) if rows is None else np.asarray(rows, np.int64)
+    out = np.full((len(rows), 8), np.nan)
+    spots = np.column_stack([np.floor(y + 0.5), np.floor(x + 0.5)]).astype(np.int64)
+    _fit_all(images, (cube, spots), links, rows, free, (float(radius), most), out)
+    return out.view(JOINT_DTYPE).reshape(len(rows))
 
 
 @njit(cache=True, nogil=True)
-def _fit_all(images, stars, links, free, radius, most, out):  # type: ignore[no-untyped-def]
+def _fit_all(images, stars, links, rows, free, limits, out):  # type: ignore[no-untyped-def]
+    radius, most = limits
     group = np.empty(most + 1, np.int64)
     starts, others = links
-    for s in range(len(stars[0])):
+    for m in range(len(rows)):
+        s = rows[m]
         group[0] = s
         n = 1
         for k in others[starts[s] : starts[s + 1]]:
             if n <= most:
                 group[n] = k
                 n += 1
-        _fit_group(images, stars, group[:n], free, radius, out[s])
+        _fit_group(images, stars, group[:n], free, radius, out[m])
 
 
 @njit(cache=True, nogil=True)

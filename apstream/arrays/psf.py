@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from apstream.arrays.types import F32, F64, FloatArray, Records
+from apstream.arrays.types import F32, F64, FloatArray, IntArray, Records
 
 __all__ = [
     "PSF_FIT_DTYPE",
@@ -18,6 +18,7 @@ __all__ = [
     "fit_stamps",
     "kernel_at",
     "lanczos_taps",
+    "move_stars",
     "psf_flux",
     "psf_stamps",
     "shift_kernel",
@@ -49,27 +50,47 @@ def lanczos_taps(shift: float) -> F64:
 
 
 @njit(cache=True, nogil=True)
-def _shift(kernel, dy, dx, out):  # type: ignore[no-untyped-def]
-    """Write `kernel` moved by (dy, dx) into `out`, of the same shape."""
+def _shift(kernel, dy, dx, room, out):  # type: ignore[no-untyped-def]
+    """Write `kernel` moved by (dy, dx) into `out`.
+
+    `room`, shape (2, (h + 10) (w + 10)), is of the kernel's type. It is worked on as one line, without slices,
+    which vectorises: thousands of kernels are moved for every image.
+    """
     h, w = kernel.shape
-    ty, tx = lanczos_taps(dy), lanczos_taps(dx)
-    wide = np.zeros(w + 2 * _A)
-    middle = np.zeros((h + 2 * _A, w))
+    side = w + 2 * _A
+    wide, middle = room[0], room[1]
+    wide[:] = 0
     for i in range(h):
-        wide[_A : _A + w] = kernel[i]
-        for t in range(_TAPS):
-            weight = tx[t]
-            for j in range(w):
-                middle[i + _A, j] += weight * wide[j + t]
-    line = np.zeros(w)
-    for i in range(h):
-        line[:] = 0.0
-        for t in range(_TAPS):
-            weight = ty[t]
-            for j in range(w):
-                line[j] += weight * middle[i + t, j]
+        first = (i + _A) * side + _A
         for j in range(w):
-            out[i, j] = line[j]
+            wide[first + j] = kernel[i, j]
+    _filter(wide, 1, lanczos_taps(dx), len(wide) - 2 * _A, middle)
+    _filter(middle, side, lanczos_taps(dy), h * side, wide)
+    for i in range(h):
+        first = i * side
+        for j in range(w):
+            out[i, j] = wide[first + j]
+
+
+@njit(cache=True, nogil=True)
+def _filter(line, step, weights, count, out):  # type: ignore[no-untyped-def]
+    """Write the sums over t of weights[t] line[i + t step] to out[i], i < count; elements behind are not changed."""
+    t = weights.astype(line.dtype)
+    t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10 = t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10]
+    s = np.uint64(step)  # indices without a sign need no test for being negative
+    s2, s3, s4 = s + s, s + s + s, s + s + s + s
+    for k in range(count):
+        i = np.uint64(k)
+        j, m = i + s4, i + s4 + s4
+        total = (t0 * line[i] + t1 * line[i + s]) + (t2 * line[i + s2] + t3 * line[i + s3])
+        total += (t4 * line[j] + t5 * line[j + s]) + (t6 * line[j + s2] + t7 * line[j + s3])
+        out[i] = total + (t8 * line[m] + t9 * line[m + s]) + t10 * line[m + s2]
+
+
+@njit(cache=True, nogil=True)
+def _room(h, w, like):  # type: ignore[no-untyped-def]
+    """Return the room that `_shift` needs for kernels of (h, w)."""
+    return np.zeros((2, (h + 2 * _A) * (w + 2 * _A)), like.dtype)
 
 
 def shift_kernel(kernel: FloatArray, dy: float, dx: float) -> F64:
@@ -87,7 +108,7 @@ def shift_kernel(kernel: FloatArray, dy: float, dx: float) -> F64:
     """
     kernel = np.ascontiguousarray(kernel, np.float64)
     out = np.empty(kernel.shape)
-    _shift(kernel, float(dy), float(dx), out)
+    _shift(kernel, float(dy), float(dx), _room(*kernel.shape, kernel), out)
     return out
 
 
@@ -106,10 +127,28 @@ def kernel_at(basis: F64, terms: F64) -> F64:
 
 
 @njit(cache=True, nogil=True)
-def _stamps(basis, terms, y, x, out):  # type: ignore[no-untyped-def]
+def _stamps(psf, terms, y, x, out):  # type: ignore[no-untyped-def]
+    h, w = out.shape[1:]
+    kernel = np.empty((h, w), np.float32)
+    room = _room(h, w, kernel)
+    flat = kernel.reshape(h * w)
     for s in range(len(y)):
-        row, col = np.floor(y[s] + 0.5), np.floor(x[s] + 0.5)
-        _shift(kernel_at(basis, terms[s]), y[s] - row, x[s] - col, out[s])
+        _stamp(psf, terms[s], (y[s], x[s]), (kernel, flat, room), out[s])
+
+
+@njit(cache=True, nogil=True)
+def _stamp(psf, terms, place, rooms, out):  # type: ignore[no-untyped-def]
+    basis, sums = psf
+    kernel, flat, room = rooms
+    total = np.dot(terms, sums)
+    flat[:] = 0
+    for k in range(len(basis)):
+        weight = np.float32(terms[k] / total)
+        plane = basis[k]
+        for i in range(len(flat)):
+            flat[i] += weight * plane[i]
+    row, col = np.floor(place[0] + 0.5), np.floor(place[1] + 0.5)
+    _shift(kernel, place[0] - row, place[1] - col, room, out)
 
 
 def psf_stamps(basis: F64, terms: F64, *, y: F64, x: F64) -> F32:
@@ -128,10 +167,52 @@ def psf_stamps(basis: F64, terms: F64, *, y: F64, x: F64) -> F32:
     -------
     ndarray, shape (n, h, w), float32
     """
-    basis = np.ascontiguousarray(basis, np.float64)
     out = np.empty((len(y), *basis.shape[1:]), np.float32)
-    _stamps(basis, np.ascontiguousarray(terms, np.float64), np.asarray(y, float), np.asarray(x, float), out)
+    _stamps(_planes(basis), np.ascontiguousarray(terms, np.float64), np.asarray(y, float), np.asarray(x, float), out)
     return out
+
+
+def _planes(basis: F64) -> tuple[F32, F64]:
+    """Return the planes of a basis as lines, and their sums."""
+    planes = np.array(basis, np.float32).reshape(len(basis), -1)
+    planes[np.abs(planes) < 1e-12 * np.abs(planes).max()] = 0  # numbers too small for float32 are slow
+    return planes, np.sum(basis, axis=(1, 2), dtype=float)
+
+
+def move_stars(
+    image: F32, cube: F32, basis: F64, terms: F64, rows: IntArray, old: tuple[F64, F64, F64], new: tuple[F64, F64, F64]
+) -> None:
+    """Take stars from where they were believed to where they are, in an image from which they are subtracted.
+
+    Same as `add_stamps` with the old stamps, `psf_stamps`, and `add_stamps` of the negative.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx), float32
+        Less all stars; written.
+    cube : ndarray, shape (n, h, w), float32
+        Their stamps; those of `rows` are written anew.
+    basis, terms
+        As in `psf_stamps`, terms of `rows` alone.
+    rows : ndarray of int, shape (m,)
+        The stars that move.
+    old, new
+        y, x and flux of `rows`; a flux that is not finite counts as none.
+    """
+    planes, sums = _planes(basis)
+    places = np.ascontiguousarray(np.nan_to_num(np.column_stack([*old, *new])), np.float64)
+    _move(image, cube, (planes, sums), np.ascontiguousarray(terms, np.float64), rows, places)
+
+
+@njit(cache=True, nogil=True)
+def _move(image, cube, psf, terms, rows, places):  # type: ignore[no-untyped-def]
+    kernel = np.empty(cube.shape[1:], np.float32)
+    rooms = kernel, kernel.reshape(kernel.size), _room(*cube.shape[1:], kernel)
+    for k in range(len(rows)):
+        stamp, now = cube[rows[k]], (places[k, 3], places[k, 4])
+        _add_stamp(image, stamp, (places[k, 0], places[k, 1]), places[k, 2])
+        _stamp(psf, terms[k], now, rooms, stamp)
+        _add_stamp(image, stamp, now, -places[k, 5])
 
 
 @njit(cache=True, nogil=True)
@@ -147,16 +228,23 @@ def add_stamps(image: F32, cube: F32, y: F64, x: F64, flux: F64) -> None:
     y, x, flux : ndarray, shape (n,)
         Array pixels; a flux that is not finite adds nothing.
     """
-    ny, nx = image.shape
-    h, w = cube.shape[1], cube.shape[2]
     for s in range(len(y)):
-        top, left = int(np.floor(y[s] + 0.5)) - h // 2, int(np.floor(x[s] + 0.5)) - w // 2
-        f = np.float32(flux[s])
-        if f == 0 or not np.isfinite(f):
-            continue
-        for i in range(max(0, -top), min(h, ny - top)):
-            for j in range(max(0, -left), min(w, nx - left)):
-                image[top + i, left + j] += f * cube[s, i, j]
+        _add_stamp(image, cube[s], (y[s], x[s]), flux[s])
+
+
+@njit(cache=True, nogil=True)
+def _add_stamp(image, stamp, place, flux):  # type: ignore[no-untyped-def]
+    ny, nx = image.shape
+    h, w = stamp.shape
+    top, left = int(np.floor(place[0] + 0.5)) - h // 2, int(np.floor(place[1] + 0.5)) - w // 2
+    f = np.float32(flux)
+    first, last = max(0, -left), min(w, nx - left)
+    if f == 0 or not np.isfinite(f) or first >= last:
+        return
+    for i in range(max(0, -top), min(h, ny - top)):
+        line, light = image[top + i, left + first : left + last], stamp[i, first:last]
+        for j in range(len(line)):
+            line[j] += f * light[j]
 
 
 @njit(cache=True, nogil=True)

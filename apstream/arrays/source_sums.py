@@ -99,7 +99,7 @@ def _kron(data, variance, good, y, x, shape, out):  # type: ignore[no-untyped-de
 
 
 def ring_medians(data: F32, good: BoolArray, *, inner: float) -> tuple[F64, F64]:
-    """Return medians of good pixels beyond `inner` pixels of the middles, of every second row, and their errors."""
+    """Return medians of good pixels beyond `inner` pixels of the middles, every second one, and their errors."""
     out = np.full((2, len(data)), np.nan)
     _rings(data, good, float(inner), out)
     return out[0], out[1]
@@ -108,11 +108,11 @@ def ring_medians(data: F32, good: BoolArray, *, inner: float) -> tuple[F64, F64]
 @njit(cache=True, nogil=True)
 def _rings(data, good, inner, out):  # type: ignore[no-untyped-def]
     side = data.shape[1]
-    values = np.empty(side * side)
+    values = np.empty(side * side, data.dtype)
     for n in range(len(data)):
         count = 0
         for i in range(0, side, 2):
-            for j in range(side):
+            for j in range(i // 2 % 2, side, 2):
                 if good[n, i, j] and (i - side // 2) ** 2 + (j - side // 2) ** 2 > inner * inner:
                     values[count] = data[n, i, j]
                     count += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from apstream.arrays.polynomial import degree_of, poly_terms
@@ -45,15 +46,25 @@ def gather_stamps(
     ndarray, shape (n, side, side)
         Copies, in the type of `image`.
     """
-    stamps = np.full((len(corner_y), side, side), fill, image.dtype)
-    ny, nx = image.shape
-    for k in range(len(corner_y)):
-        cy, cx = int(corner_y[k]), int(corner_x[k])
-        y0, y1 = max(cy, 0), min(cy + side, ny)
-        x0, x1 = max(cx, 0), min(cx + side, nx)
-        if y0 < y1 and x0 < x1:
-            stamps[k, y0 - cy : y1 - cy, x0 - cx : x1 - cx] = image[y0:y1, x0:x1]
+    stamps = np.empty((len(corner_y), side, side), image.dtype)
+    _gather(image, np.asarray(corner_y, np.int64), np.asarray(corner_x, np.int64), image.dtype.type(fill), stamps)
     return stamps
+
+
+@njit(cache=True, nogil=True)
+def _gather(image, corner_y, corner_x, fill, stamps):  # type: ignore[no-untyped-def]
+    ny, nx = image.shape
+    side = stamps.shape[1]
+    for k in range(len(stamps)):
+        y, x = corner_y[k], corner_x[k]
+        first, last = min(max(-x, 0), side), max(min(nx - x, side), 0)
+        inside = first == 0 and last == side
+        for i in range(side):
+            if not (inside and 0 <= y + i < ny):
+                stamps[k, i] = fill
+            if 0 <= y + i < ny:
+                for j in range(first, last):
+                    stamps[k, i, j] = image[y + i, x + j]
 
 
 def psf_stamps(basis: F64, ty: FloatArray, tx: FloatArray) -> F64:

@@ -10,14 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from apstream.arrays.deblend import fit_jointly, neighbour_lists
 from apstream.arrays.hidden import find_hidden, misfit
 from apstream.arrays.polynomial import poly_terms
-from apstream.arrays.psf import add_stamps, psf_stamps
-from apstream.arrays.types import F32, F64, BoolArray, IntArray
+from apstream.arrays.psf import add_stamps, move_stars, psf_stamps
+from apstream.arrays.types import F32, F64, BoolArray, IntArray, Records
 from apstream.model.psf import Psf
 
 __all__ = ["DeblendConfig", "Deblended", "deblend"]
 
 _LEAST_HOST = 8.0  # beside fainter sources nothing can hide
 _HIDDEN_ROUNDS = 8  # a blend taken for one star has to move apart
+_BEND = 1.4  # light lost by a Gaussian fitted at a distance, for the square of the distance in FWHM
+_SETTLED = 0.1  # error of the flux, in its standard errors, that no further round is made for
 _LEAST_FREE = 5.0  # fainter sources keep the position of their peak
 
 
@@ -66,10 +68,6 @@ class Deblended:
     def __len__(self) -> int:
         return len(self.y)
 
-    def copy(self) -> Deblended:
-        """Return a copy that may be changed."""
-        return Deblended(*(getattr(self, name).copy() for name in self.__dataclass_fields__))
-
     def keep(self, chosen: BoolArray | IntArray) -> None:
         """Keep some of the sources; the light of the others goes back into the residual."""
         gone = np.ones(len(self), bool)
@@ -101,10 +99,14 @@ def deblend(
         In the order of `start`, hidden sources behind; NaN fluxes where a source cannot be fitted.
     """
     sources = _begin(image, psf, start)
-    for _ in range(config.rounds):
-        _round(sources, variance, psf, fwhm, config, np.arange(len(sources)))
+    _settle(sources, variance, psf, fwhm, config, np.arange(len(sources)), config.rounds)
     if config.hidden_sigma is not None:
         _add_hidden(sources, image, variance, psf, fwhm, config)
+    fitted = np.isfinite(sources.flux)
+    sources.chi2[fitted] = misfit(
+        image, sources.residual, variance, sources.y[fitted], sources.x[fitted],
+        radius=_radius(config, fwhm), model_error=0.0,
+    )  # fmt: skip
     return sources
 
 
@@ -118,63 +120,88 @@ def _begin(image: F32, psf: Psf, start: tuple[F64, F64, F64]) -> Deblended:
 
 
 def _cube(psf: Psf, y: F64, x: F64) -> F32:
-    terms = np.ascontiguousarray(poly_terms(*psf.box.normalize(y, x), psf.degree).T)
-    return psf_stamps(psf.basis, terms, y=y, x=x)
+    return psf_stamps(psf.basis, _terms(psf, y, x), y=y, x=x)
 
 
-def _round(sources: Deblended, variance: F32, psf: Psf, fwhm: float, config: DeblendConfig, index: IntArray) -> None:
-    """Fit the sources of `index` once, move them, and subtract them anew."""
-    y, x, flux, cube = sources.y[index], sources.x[index], sources.flux[index], sources.cube[index]
-    links = neighbour_lists(y, x, config.reach_fwhm * fwhm)
-    fit = fit_jointly(
-        (sources.residual, variance), cube, (y, x), links,
-        free=_bright(sources, index), radius=max(config.fit_radius_fwhm * fwhm, 2.5), most=config.max_neighbours,
-    )  # fmt: skip
-    add_stamps(sources.residual, cube, y, x, np.nan_to_num(flux))
+def _terms(psf: Psf, y: F64, x: F64) -> F64:
+    return np.ascontiguousarray(poly_terms(*psf.box.normalize(y, x), psf.degree).T)
+
+
+def _radius(config: DeblendConfig, fwhm: float) -> float:
+    return max(config.fit_radius_fwhm * fwhm, 2.5)
+
+
+def _settle(
+    sources: Deblended, variance: F32, psf: Psf, fwhm: float, config: DeblendConfig, index: IntArray, rounds: int
+) -> None:
+    """Fit the sources of `index` until they rest; what lies beside one that moved is fitted again."""
+    links = neighbour_lists(sources.y, sources.x, config.reach_fwhm * fwhm)
+    for _ in range(rounds):
+        if not len(index):
+            return
+        fit = fit_jointly(
+            (sources.residual, variance), (sources.cube, sources.y, sources.x), links, free=_bright(sources),
+            radius=_radius(config, fwhm), most=config.max_neighbours, rows=index,
+        )  # fmt: skip
+        index = _and_neighbours(index[_update(sources, psf, fwhm, index, fit)], links)
+
+
+def _and_neighbours(index: IntArray, links: tuple[IntArray, IntArray]) -> IntArray:
+    starts, others = links
+    chosen = np.zeros(len(starts) - 1, bool)
+    chosen[index] = True
+    owner = np.repeat(np.arange(len(chosen)), np.diff(starts))
+    chosen[others[chosen[owner]]] = True
+    return np.flatnonzero(chosen)
+
+
+def _update(sources: Deblended, psf: Psf, fwhm: float, index: IntArray, fit: Records) -> BoolArray:
+    """Correct sources by what a round has found; tell which moved so far that the next round may change them."""
+    y, x, flux = sources.y[index], sources.x[index], sources.flux[index]
     new = np.maximum(np.nan_to_num(flux) + fit["flux"], 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         dy, dx = (np.clip(np.nan_to_num(fit[name] / new), -0.5, 0.5) for name in ("fdy", "fdx"))
         sources.y_err[index], sources.x_err[index] = fit["fdy_err"] / new, fit["fdx_err"] / new
-    sources.y[index], sources.x[index], sources.flux[index] = y + dy, x + dx, new
-    sources.flux_err[index], sources.chi2[index] = fit["flux_err"], fit["chi2"] / fit["n_pixels"]
-    cube = _cube(psf, y + dy, x + dx)
-    sources.cube[index] = cube
-    add_stamps(sources.residual, cube, y + dy, x + dx, -np.nan_to_num(new))
+        bend = _BEND * (dy**2 + dx**2) / fwhm**2 * new / fit["flux_err"]
+    sources.flux_err[index] = fit["flux_err"]
+    _place(sources, psf, index, y + dy, x + dx, new)
+    return np.asarray(bend > _SETTLED)
 
 
-def _bright(sources: Deblended, index: IntArray) -> BoolArray:
-    error = sources.flux_err[index]
+def _place(sources: Deblended, psf: Psf, index: IntArray, y: F64, x: F64, flux: F64) -> None:
+    """Move sources, and subtract them anew."""
+    old = sources.y[index], sources.x[index], sources.flux[index]
+    move_stars(sources.residual, sources.cube, psf.basis, _terms(psf, y, x), index, old, (y, x, flux))
+    sources.y[index], sources.x[index], sources.flux[index] = y, x, flux
+
+
+def _bright(sources: Deblended) -> BoolArray:
     with np.errstate(invalid="ignore"):
-        return np.asarray(~(sources.flux[index] < _LEAST_FREE * error))
+        return np.asarray(~(sources.flux < _LEAST_FREE * sources.flux_err))
 
 
 def _add_hidden(sources: Deblended, image: F32, variance: F32, psf: Psf, fwhm: float, config: DeblendConfig) -> None:
-    """Find sources in what others leave over, fit them with these, and add those that explain it."""
+    """Find sources in what others leave over, fit them with these, and keep those that explain it."""
     count = len(sources)
     suspects = np.flatnonzero(sources.flux > _LEAST_HOST * sources.flux_err)
-    found = find_hidden(
+    y, x, flux, host = find_hidden(
         (image, sources.residual, variance), sources.cube[suspects], (sources.y[suspects], sources.x[suspects]),
         fwhm=fwhm, n_sigma=float(config.hidden_sigma or 5.0), model_error=config.model_error,
     )  # fmt: skip
-    if not len(found[0]):
+    if not len(host):
         return
-    trial, host = sources.copy(), suspects[found[3]]
-    _try(trial, psf, variance, found[:3], host, fwhm, config)
-    good = count + np.flatnonzero(_explained(trial, image, variance, host, count, fwhm, config))
-    if len(good):  # once more without those that explain nothing, which have moved their hosts
-        places = trial.y[good], trial.x[good], trial.flux[good]
-        _try(sources, psf, variance, places, host[good - count], fwhm, config)
-
-
-def _try(
-    sources: Deblended, psf: Psf, variance: F32, more: tuple[F64, F64, F64], host: IntArray, fwhm: float,
-    config: DeblendConfig,
-) -> None:  # fmt: skip
-    """Add sources and fit them with all that are near."""
-    _append(sources, psf, *more)
-    near = np.unique(np.concatenate([host, _within(sources, *more[:2], config.reach_fwhm * fwhm)]))
-    for _ in range(_HIDDEN_ROUNDS):
-        _round(sources, variance, psf, fwhm, config, near)
+    host, reach = suspects[host], config.reach_fwhm * fwhm
+    before = sources.y.copy(), sources.x.copy(), sources.flux.copy()
+    _append(sources, psf, y, x, flux)
+    _settle(sources, variance, psf, fwhm, config, _within(sources, y, x, reach), _HIDDEN_ROUNDS)
+    good = _explained(sources, image, variance, host, count, fwhm, config)
+    if good.all():
+        return
+    moved = _within(sources, y[~good], x[~good], reach)
+    moved = np.union1d(moved[moved < count], host[~good])
+    sources.keep(np.concatenate([np.ones(count, bool), good]))
+    _place(sources, psf, moved, *(values[moved] for values in before))  # they had made room for what is none
+    _settle(sources, variance, psf, fwhm, config, moved, _HIDDEN_ROUNDS)
 
 
 def _append(sources: Deblended, psf: Psf, y: F64, x: F64, flux: F64) -> None:
@@ -186,10 +213,12 @@ def _append(sources: Deblended, psf: Psf, y: F64, x: F64, flux: F64) -> None:
 
 
 def _within(sources: Deblended, y: F64, x: F64, radius: float) -> IntArray:
+    """Return the sources that are near one of the places."""
     from scipy.spatial import cKDTree
 
-    near = cKDTree(np.column_stack([sources.y, sources.x])).query_ball_point(np.column_stack([y, x]), radius)
-    return np.asarray(np.concatenate([np.asarray(one, np.int64) for one in near]), np.int64)
+    places = np.column_stack([sources.y, sources.x])
+    gap, _ = cKDTree(np.column_stack([y, x])).query(places, distance_upper_bound=radius)
+    return np.flatnonzero(np.isfinite(gap))
 
 
 def _explained(
