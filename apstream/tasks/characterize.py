@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,6 +18,8 @@ from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane
 from apstream.model.psf import Psf
 from apstream.tasks.cosmic_rays import CosmicRayConfig, repair_cosmic_rays
+from apstream.tasks.measure_list import MeasureListConfig
+from apstream.tasks.measure_stars import measure_stars
 from apstream.tasks.model_psf import PsfConfig, model_psf, used_stars
 from apstream.tasks.psf_source import PsfSource, check_gaussian, given_psf
 from apstream.tasks.psf_stars import StarChoice, StarConfig, choose_stars, detect_sources, guess_seeing
@@ -50,6 +52,9 @@ class CharacterizeConfig(BaseModel):
     gaussian_fwhm_pixel: float | None = Field(None, gt=0, description="the same without a WCS")
     aperture_fwhm: float = Field(3.0, gt=0, description="radius of the aperture of the aperture correction, FWHM")
     streaks: StreakConfig | None = Field(None, description="trails, flagged STREAK; null: none are sought")
+    measure: MeasureListConfig = Field(
+        MeasureListConfig(), description="what is measured of the sources beside the star list; nothing"
+    )
     iterations: int = Field(3, ge=1, description="most rounds of sky, stars, PSF and cosmic rays")
     fwhm_tolerance: float = Field(0.02, gt=0, description="converged if the FWHM changes less in a round, relative")
     sky_tolerance: float = Field(0.1, gt=0, description="converged if the sky changes less in a round, sigma")
@@ -113,7 +118,11 @@ def characterize(exposure: Exposure, config: CharacterizeConfig | None = None) -
     listed = list_stars(pixels, found.shapes, local, marks=marks, aperture_fwhm=config.aperture_fwhm)
     if config.streaks is not None:
         state.mask, _ = mask_streaks(state.image, state.variance, state.mask, state.covered, config.streaks)
-    return _finish(exposure, state, found, listed, {**course, "psf_measured": float(given is None)})
+    finite = np.isfinite(listed.stars["flux"])
+    listed = replace(listed, stars=listed.stars[finite])
+    measured = measure_stars(pixels, local, listed.stars, config.measure)
+    done = _finish(exposure, state, found, listed, {**course, "psf_measured": float(given is None)})
+    return replace(done, measured=measured)
 
 
 def _first_guess(state: WorkingImage, given: Psf | None, config: CharacterizeConfig) -> None:
@@ -168,7 +177,6 @@ def _finish(
 ) -> CharacterizedExposure:
     """Put the product together, positions absolute."""
     box, stars, psf = exposure.box, listed.stars, found.psf
-    stars = stars[np.isfinite(stars["flux"])]
     stars["y"] += box.y0
     stars["x"] += box.x0
     mask = state.mask
