@@ -18,7 +18,9 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +36,12 @@ from apstream.model.photocalib import PhotoCalib
 from apstream.model.psf import Psf
 from apstream.model.wcs import SkyWcs
 from apstream.repo.formats.fits import read_calexp, write_exposure
+from apstream.repo.formats.layout import OurFits, open_ours
+from apstream.repo.formats.parts import PARTS, image_box, masked_image
 from apstream.tasks.assemble_coadd import AssembleCoaddConfig, assemble_coadd
 from apstream.tasks.psf_field import PsfInput
 from apstream.tasks.warp import WarpConfig, wcs_map
-from apstream.tasks.warped_input import mean_variance, warped_input
+from apstream.tasks.warped_input import WarpedInput, clipped_mean, warped_input
 
 __all__ = ["Field", "Quality", "main", "make_field", "quality"]
 
@@ -189,13 +193,10 @@ def _write(work: Path, visit: int, image: MaskedImage, wcs: SkyWcs, fwhm: float,
 def coadd_files(work: Path, size: int, visits: int, kind: str) -> None:
     """Combine the calexps of `work` into one file: our side, run in a process of its own."""
     target, box = grid_wcs(size), Box(0, 0, size, size)
-    inputs = []
-    for k in range(visits):
-        calexp = read_calexp(work / f"calexp{k}.fits")
-        source = PsfInput(calexp.psf, wcs_map(target, calexp.wcs), calexp.box, 1 / mean_variance(calexp.image))
-        image = calexp.image
-        inputs.append(warped_input(str(k), lambda part, image=image: image, source, box=box, config=WarpConfig()))
-    coadd = assemble_coadd(inputs, box, AssembleCoaddConfig.model_validate(_OURS[kind]))
+    with ExitStack() as opened:
+        files = [opened.enter_context(open_ours(work / f"calexp{k}.fits")) for k in range(visits)]
+        inputs = [_input(str(k), file, target, box) for k, file in enumerate(files)]
+        coadd = assemble_coadd(inputs, box, AssembleCoaddConfig.model_validate(_OURS[kind]))
     assert coadd.psf is not None
     first = read_first(work)
     write_exposure(
@@ -205,6 +206,12 @@ def coadd_files(work: Path, size: int, visits: int, kind: str) -> None:
             photo_calib=PhotoCalib(njy_per_unit=1.0), stars=np.zeros(0, STAR_DTYPE),
         ),
     )  # fmt: skip
+
+
+def _input(name: str, file: OurFits, target: SkyWcs, box: Box) -> WarpedInput:
+    weight = 1 / clipped_mean(PARTS["variance"](file))
+    source = PsfInput(PARTS["psf"](file), wcs_map(target, PARTS["wcs"](file)), image_box(file), weight)
+    return warped_input(name, partial(masked_image, file), source, box=box, config=WarpConfig())
 
 
 def read_first(work: Path) -> ExposureInfo:

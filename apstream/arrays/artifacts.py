@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter
 
 from apstream.arrays.coadd import masked_median
+from apstream.arrays.neighbours import largest_near, true_near
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray
 
 __all__ = ["ExcessLimits", "SeparableKernel", "convolve_plain", "find_excess", "max_epochs", "separable", "smoothed"]
@@ -107,39 +107,52 @@ def smoothed(image: F32, kernel: SeparableKernel, step: int = 1) -> F32:
     `convolve_plain` says the same slowly.
     """
     padded = np.pad(image, kernel.half, mode="symmetric")
-    out = np.zeros(tuple(-(-side // step) for side in image.shape), np.float32)
-    rows = np.empty((padded.shape[0], out.shape[1]), np.float32)
-    for column, row in zip(kernel.columns, kernel.rows, strict=True):
-        _along_x(padded, np.ascontiguousarray(row[::-1]), step, rows)
-        _along_y(rows, np.ascontiguousarray(column[::-1]), step, out)
+    out = np.empty(tuple(-(-side // step) for side in image.shape), np.float32)
+    columns, rows = (np.ascontiguousarray(part[:, ::-1]) for part in (kernel.columns, kernel.rows))
+    _smooth(padded, columns, rows, step, out)
     return out
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def _along_x(padded: F32, row: F32, step: int, out: F32) -> None:
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+def _smooth(padded: F32, columns: F32, rows: F32, step: int, out: F32) -> None:
     ny, nx = out.shape
+    line = np.empty(padded.shape[1], np.float32)
+    parts = np.empty((step, -(-line.size // step)), np.float32)  # its even and odd pixels: all is read in order
     for i in range(ny):
-        line, target = padded[i], out[i]
+        top, target = step * i, out[i]
         target[:] = np.float32(0)
-        for k in range(row.size):
-            w = row[k]
-            if step == 2:
-                for j in range(nx):
-                    target[j] += w * line[2 * j + k]
-            else:
-                for j in range(nx):
-                    target[j] += w * line[j + k]
+        for rank in range(columns.shape[0]):
+            column, row = columns[rank], rows[rank]
+            line[:] = np.float32(0)
+            for k in range(0, column.size - 3, 4):
+                four = (padded[top + k], padded[top + k + 1], padded[top + k + 2], padded[top + k + 3])
+                _add_four(line, four, column[k : k + 4])
+            for k in range(column.size // 4 * 4, column.size):
+                _add_one(line, padded[top + k], column[k])
+            for m in range(step):
+                pixels = line[m::step]
+                parts[m, : pixels.size] = pixels
+                taps = row[m::step]
+                for k in range(0, taps.size - 3, 4):
+                    p = parts[m]
+                    four = (p[k : k + nx], p[k + 1 : k + 1 + nx], p[k + 2 : k + 2 + nx], p[k + 3 : k + 3 + nx])
+                    _add_four(target, four, taps[k : k + 4])
+                for k in range(taps.size // 4 * 4, taps.size):
+                    _add_one(target, parts[m, k : k + nx], taps[k])
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def _along_y(rows: F32, column: F32, step: int, out: F32) -> None:
-    ny, nx = out.shape
-    for i in range(ny):
-        target = out[i]
-        for k in range(column.size):
-            w, line = column[k], rows[step * i + k]
-            for j in range(nx):
-                target[j] += w * line[j]
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+def _add_four(target: F32, lines: tuple[F32, F32, F32, F32], weights: F32) -> None:
+    a, b, c, d = lines
+    u, v, w, x = weights[0], weights[1], weights[2], weights[3]
+    for j in range(target.size):
+        target[j] += u * a[j] + v * b[j] + w * c[j] + x * d[j]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+def _add_one(target: F32, line: F32, weight: np.float32) -> None:
+    for j in range(target.size):
+        target[j] += weight * line[j]
 
 
 def convolve_plain(image: F32, kernel: FloatArray) -> F64:
@@ -157,7 +170,13 @@ def max_epochs(n: NDArray[np.integer], limits: ExcessLimits) -> NDArray[np.int16
 
 
 def find_excess(
-    stack: F32, variance: F32, good: BoolArray, kernels: list[SeparableKernel], noise: F64, limits: ExcessLimits
+    stack: F32,
+    variance: F32,
+    good: BoolArray,
+    kernels: list[SeparableKernel],
+    noise: F64,
+    limits: ExcessLimits,
+    median: F32 | None = None,
 ) -> BoolArray:
     """Tell which good pixels are in excess of the static sky in a few epochs only.
 
@@ -169,6 +188,8 @@ def find_excess(
         What gives the images one PSF, wide enough to find what is as wide as a star.
     noise : ndarray, shape (n,)
         What the kernels make of the variance.
+    median : ndarray, shape (ny, nx)
+        That of `masked_median` over `stack`, if it is known already.
 
     Returns
     -------
@@ -176,10 +197,10 @@ def find_excess(
         Pixels within `limits.margin` and the kernels of the border would need neighbours that are not there.
     """
     step = limits.step
-    matched = _matched(stack, good, kernels, step)
-    there, near = good[:, ::step, ::step], 2 * -(-limits.reach // step) + 1
+    matched = _matched((stack, good), masked_median(stack, good) if median is None else median, kernels, step)
+    there, near = np.ascontiguousarray(good[:, ::step, ::step]), -(-limits.reach // step)
     model = masked_median(matched, there)
-    bright = maximum_filter(np.nan_to_num(np.abs(model)), near)
+    bright = largest_near(np.nan_to_num(np.abs(model)), near)
     number = there.sum(axis=0, dtype=np.int16)
     spread = _smoothed_variance(variance[:, ::step, ::step], there, noise, near)
     _raise_border(spread, max((kernel.half for kernel in kernels), default=0) // step)
@@ -190,7 +211,7 @@ def find_excess(
         _classify(matched[k] - model, np.sqrt(spread[k] + of_model), there[k], (bright, number), thresholds, state)
     shown = np.zeros(number.shape, np.int16)
     for state in states:
-        shown += maximum_filter(state & _COUNTED, 3) != 0
+        shown += true_near((state & _COUNTED) != 0, 1)
     rare = shown <= max_epochs(number, limits)
     out = np.zeros(stack.shape, bool)
     for k, state in enumerate(states):
@@ -204,7 +225,7 @@ def _smoothed_variance(variance: FloatArray, there: BoolArray, noise: F64, near:
     # a star's own noise is spread as far as its light: the largest variance around is taken
     out = np.zeros(variance.shape, np.float32)
     for k, plane in enumerate(variance):
-        out[k] = maximum_filter(np.where(there[k], plane, 0), near) * np.float32(noise[k])
+        np.multiply(largest_near(np.where(there[k], plane, 0), near), np.float32(noise[k]), out=out[k])
     return out
 
 
@@ -215,14 +236,25 @@ def _raise_border(spread: F32, width: int) -> None:
             spread[(slice(None), end) if axis == 1 else (slice(None), slice(None), end)] *= 2 if width else 1
 
 
-def _matched(stack: F32, good: BoolArray, kernels: list[SeparableKernel], step: int) -> F32:
+def _matched(values: tuple[F32, BoolArray], median: F32, kernels: list[SeparableKernel], step: int) -> F32:
     # what is masked is filled with what the others show there, so that it cannot leak
-    median = masked_median(stack, good)
+    stack, good = values
     out = np.empty((len(stack), *(-(-side // step) for side in median.shape)), np.float32)
+    filled = np.empty(median.shape, np.float32)
     for k, kernel in enumerate(kernels):
-        filled = np.where(good[k] | ~np.isfinite(median), stack[k], median)
-        out[k] = smoothed(np.nan_to_num(filled, copy=False), kernel, step)
+        _fill_from(stack[k], good[k], median, filled)
+        out[k] = smoothed(filled, kernel, step)
     return out
+
+
+@njit(cache=True, nogil=True)
+def _fill_from(image: F32, good: BoolArray, median: F32, out: F32) -> None:
+    ny, nx = out.shape
+    for i in range(ny):
+        own, other, use, row = image[i], median[i], good[i], out[i]
+        for j in range(nx):
+            value = own[j] if use[j] else other[j]
+            row[j] = value if np.isfinite(value) else np.float32(0)
 
 
 @njit(cache=True, nogil=True)
@@ -254,12 +286,12 @@ def _grown(state: State, rare: BoolArray, limits: ExcessLimits) -> BoolArray:
     """Return the rare high pixels with their rims."""
     out = np.zeros(state.shape, bool)
     low = (state & _LOW) != 0
-    grow, rim = (2 * -(-side // limits.step) + 1 for side in (limits.grow, limits.rim))
+    grow, rim = (-(-side // limits.step) for side in (limits.grow, limits.rim))
     for sign in (0, _NEGATIVE):
         own = (state & _NEGATIVE) == sign
         seed = ((state & _HIGH) != 0) & rare & own
         if seed.any():
-            near = maximum_filter(seed.view(np.uint8), grow).view(bool)
+            near = true_near(seed, grow)
             body = seed | (near & low & own)
-            out |= maximum_filter(body.view(np.uint8), rim).view(bool)
+            out |= true_near(body, rim)
     return out

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
-from scipy.ndimage import maximum_filter
 
+from apstream.arrays.neighbours import largest_near, true_near
 from apstream.arrays.types import F32, BoolArray, FloatArray, IntArray
 
 __all__ = [
@@ -23,6 +23,8 @@ __all__ = [
 #: Pixels at the rim of an image count so much where another has full pixels.
 RIM_SHARE = 1e-5
 _FAR = 2
+#: Up to so many values are sorted for many pixels at a time.
+_FEW = 24
 #: An input counts as showing what another has clipped from this share of the limit on.
 _COUNTED = np.float32(0.7)
 
@@ -54,17 +56,68 @@ class ClipLimits:
         return self.reach + 2 * self.grow
 
 
-@njit(cache=True, nogil=True)
 def masked_median(stack: F32, good: BoolArray) -> F32:
     """Return the median over the good values of every pixel, NaN where there is none.
 
     Parameters
     ----------
     stack, good : ndarray, shape (n, ny, nx)
-        Values, and which of them count.
+        Values, and which of them count; these are not NaN.
     """
+    out = np.empty(stack.shape[1:], np.float32)
+    if len(stack):
+        (_median_few if len(stack) <= _FEW else _median_many)(stack, good, out)
+    else:
+        out[:] = np.nan
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _median_few(stack: F32, good: BoolArray, out: F32) -> None:
+    # the values of a row of pixels are sorted side by side, those that do not count behind all others
     n, ny, nx = stack.shape
-    out = np.empty((ny, nx), np.float32)
+    lines, number = np.empty((n, nx), np.float32), np.empty(nx, np.int32)
+    for i in range(ny):
+        number[:] = 0
+        for k in range(n):
+            _take_good(stack[k, i], good[k, i], lines[k], number)
+        whole = number.min() == n
+        for last in range(n - 1, (n - 1) // 2 - 1 if whole else 0, -1):
+            for k in range(last):
+                _order(lines[k], lines[k + 1])
+        if whole:
+            _average(lines[(n - 1) // 2], lines[n // 2], out[i])
+            continue
+        for j in range(nx):
+            m = number[j]
+            out[i, j] = (lines[(m - 1) // 2, j] + lines[m // 2, j]) * np.float32(0.5) if m > 0 else np.nan
+
+
+@njit(cache=True, nogil=True)
+def _take_good(values: F32, good: BoolArray, line: F32, number: IntArray) -> None:
+    beyond = np.float32(np.inf)
+    for j in range(values.size):
+        line[j] = values[j] if good[j] else beyond
+        number[j] += np.int32(good[j])
+
+
+@njit(cache=True, nogil=True)
+def _order(low: F32, high: F32) -> None:
+    for j in range(low.size):
+        a, b = low[j], high[j]
+        low[j] = a if a < b else b
+        high[j] = b if a < b else a
+
+
+@njit(cache=True, nogil=True)
+def _average(low: F32, high: F32, out: F32) -> None:
+    for j in range(low.size):
+        out[j] = (low[j] + high[j]) * np.float32(0.5)
+
+
+@njit(cache=True, nogil=True)
+def _median_many(stack: F32, good: BoolArray, out: F32) -> None:
+    n, ny, nx = stack.shape
     values = np.empty(n, np.float32)
     for i in range(ny):
         for j in range(nx):
@@ -78,13 +131,7 @@ def masked_median(stack: F32, good: BoolArray) -> F32:
                         place -= 1
                     values[place] = value
                     m += 1
-            if m == 0:
-                out[i, j] = np.nan
-            elif m % 2:
-                out[i, j] = values[m // 2]
-            else:
-                out[i, j] = (values[m // 2 - 1] + values[m // 2]) * np.float32(0.5)
-    return out
+            out[i, j] = (values[(m - 1) // 2] + values[m // 2]) * np.float32(0.5) if m > 0 else np.nan
 
 
 def masked_median_plain(stack: F32, good: BoolArray) -> F32:
@@ -95,7 +142,13 @@ def masked_median_plain(stack: F32, good: BoolArray) -> F32:
 
 
 def clip_outliers(
-    stack: F32, variance: F32, good: BoolArray, limits: ClipLimits, allowed: IntArray, fractions: FloatArray
+    stack: F32,
+    variance: F32,
+    good: BoolArray,
+    limits: ClipLimits,
+    allowed: IntArray,
+    fractions: FloatArray,
+    median: F32 | None = None,
 ) -> BoolArray:
     """Tell which good pixels are outliers of their input: cosmic rays, asteroids, satellites.
 
@@ -107,15 +160,18 @@ def clip_outliers(
         In how many inputs of so many good ones a pixel may be an outlier; in more it is real.
     fractions : ndarray, shape (n,)
         Fraction of the brightest median value within reach that each input may differ by.
+    median : ndarray, shape (ny, nx)
+        That of `masked_median`, if it is known already.
 
     Returns
     -------
     ndarray, shape (n, ny, nx), bool
         Pixels within `limits.margin` of the border would need neighbours that are not there.
     """
-    median = masked_median(stack, good)
+    if median is None:
+        median = masked_median(stack, good)
     enough = allowed[good.sum(axis=0)].astype(np.int16)
-    bright = maximum_filter(np.nan_to_num(np.abs(median)), 2 * limits.reach + 1)
+    bright = largest_near(np.nan_to_num(np.abs(median)), limits.reach)
     states = np.zeros(stack.shape, np.uint8)
     count = np.zeros(enough.shape, np.int16)
     for k, state in enumerate(states):
@@ -126,7 +182,7 @@ def clip_outliers(
     for k, state in enumerate(states):
         high = (state == _FAR) & rare
         if high.any():
-            near = maximum_filter(high.view(np.uint8), 2 * limits.grow + 1).view(bool)
+            near = true_near(high, limits.grow)
             out[k] = high | (near & (state > 0) & (enough > 0))
     return out
 

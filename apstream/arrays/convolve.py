@@ -13,7 +13,6 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy import fft as sp_fft
 from scipy import ndimage
-from scipy.signal import fftconvolve
 
 from apstream.arrays.polynomial import degree_of, poly_terms
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray, IntArray
@@ -175,6 +174,8 @@ def _copy_window(image: F32, window: F32, y0: int, x0: int) -> None:
 
 def convolve_varying_direct(image: FloatArray, terms: FloatArray) -> F64:
     """Do what `convolve_varying` does, term by term over the whole image: exact and slow."""
+    from scipy.signal import fftconvolve  # a second to import, and for comparisons only
+
     ny, nx = image.shape
     y, x = frame_coordinates(np.arange(ny)[:, None], np.arange(nx)[None, :], (ny, nx))
     shapes = poly_terms(y, x, degree_of(terms.shape[0]))

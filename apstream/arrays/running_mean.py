@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from apstream.arrays.types import F32, F64, BoolArray, IntArray
 
-__all__ = ["FoundMean", "RunningSums", "SumBits", "add_image", "finish_mean", "mean_of_stack", "used_input"]
+__all__ = ["FoundMean", "RunningSums", "SumBits", "add_image", "finish_mean", "mean_of_stack", "usable", "used_input"]
 
 _CLIPPED, _REJECTED, _EDGE, _END = 1, 2, 4, 8
 #: Inputs that one plane of an input map holds.
 _PER_PLANE = 32
+#: Pixels of a row that are added in one go if nothing is odd about them.
+_RUN = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,7 @@ class RunningSums:
 
     Parameters
     ----------
-    clean, rest : ndarray, shape (3, ny, nx), float64
+    clean, rest : ndarray, shape (3, ny, nx), float32
         Sums of weight times value, of weight squared times variance, and of weight: over the pixels that
         count, and over the others that are there.
     flags : ndarray, shape (3, ny, nx), int32
@@ -55,8 +57,8 @@ class RunningSums:
         Bit k % 32 of plane k // 32: image k counts; image k is there but does not count.
     """
 
-    clean: F64
-    rest: F64
+    clean: F32
+    rest: F32
     flags: NDArray[np.int32]
     number: NDArray[np.int16]
     inputs: NDArray[np.uint32]
@@ -67,8 +69,8 @@ class RunningSums:
         """Return the sums of no image, with room for `n`."""
         sums, planes = (3, *shape), (-(-n // _PER_PLANE), *shape)
         return cls(
-            np.zeros(sums),
-            np.zeros(sums),
+            np.zeros(sums, np.float32),
+            np.zeros(sums, np.float32),
             np.zeros(sums, np.int32),
             np.zeros(sums, np.int16),
             np.zeros(planes, np.uint32),
@@ -139,9 +141,9 @@ def add_image(
     _add(
         (sums.clean, sums.rest, sums.flags, sums.number),
         (sums.inputs[number // _PER_PLANE], sums.others[number // _PER_PLANE]),
-        planes,
-        (nothing if clipped is None else clipped, nothing if ends is None else ends),
-        float(weight),
+        tuple(np.ascontiguousarray(plane) for plane in planes),
+        (nothing if clipped is None else np.ascontiguousarray(clipped), nothing if ends is None else ends),
+        np.float32(weight),
         np.uint32(1 << (number % _PER_PLANE)),
         (bits.no_data, bits.bad, bits.edge, bits.saturated),
     )
@@ -149,50 +151,69 @@ def add_image(
 
 @njit(cache=True, nogil=True)
 def _add(
-    sums: tuple[F64, F64, IntArray, IntArray],
+    sums: tuple[F32, F32, IntArray, IntArray],
     maps: tuple[NDArray[np.uint32], NDArray[np.uint32]],
     planes: tuple[F32, F32, IntArray],
     marks: tuple[BoolArray, BoolArray],
-    weight: float,
+    weight: np.float32,
     own: np.uint32,
     bits: tuple[int, int, int, int],
 ) -> None:
-    clean, rest, flags, number = sums
+    clean, _, flags, number = sums
     image, variance, mask = planes
     clipped, ends = marks
-    no_data, bad, edge, saturated = bits
     ny, nx = image.shape
     for i in range(ny):
         if ends.size:
             for j in range(nx):
                 if ends[i, j]:
                     flags[2, i, j] |= _END
-        if not (clipped.size and clipped[i].any()) and _plain_row(image[i], variance[i], mask[i]):
-            _add_row(image[i], variance[i], weight, clean[0, i], clean[1, i], clean[2, i])
-            for j in range(nx):
-                number[0, i, j] += 1
-                maps[0][i, j] |= own
-            continue
-        for j in range(nx):
-            value, noise, flag = float(image[i, j]), float(variance[i, j]), mask[i, j]
-            if (flag & no_data) or not (np.isfinite(value) and np.isfinite(noise)):
-                continue
-            out = clipped.size > 0 and clipped[i, j]
-            if flag:
-                number[2, i, j] += (flag & saturated) != 0
-                if flag & edge and not out:
-                    flags[2, i, j] |= _EDGE
-            if out or flag & bad:
-                flags[2, i, j] |= _CLIPPED if out else (0 if flag & edge else _REJECTED)
-                where, total, which = 1, rest, maps[1]
+        for first in range(0, nx, _RUN):
+            run = slice(first, min(first + _RUN, nx))
+            out = clipped.size > 0 and clipped[i, run].any()
+            if not out and _plain_row(image[i, run], variance[i, run], mask[i, run]):
+                _add_row(image[i, run], variance[i, run], weight, clean[0, i, run], clean[1, i, run], clean[2, i, run])
+                _count_row(number[0, i, run], maps[0][i, run], own)
             else:
-                where, total, which = 0, clean, maps[0]
-            number[where, i, j] += 1
-            total[0, i, j] += weight * value
-            total[1, i, j] += weight * weight * noise
-            total[2, i, j] += weight
-            flags[where, i, j] |= flag
-            which[i, j] |= own
+                _add_pixels(sums, maps, planes, clipped, (i, run.start, run.stop), (weight, own), bits)
+
+
+@njit(cache=True, nogil=True)
+def _add_pixels(
+    sums: tuple[F32, F32, IntArray, IntArray],
+    maps: tuple[NDArray[np.uint32], NDArray[np.uint32]],
+    planes: tuple[F32, F32, IntArray],
+    clipped: BoolArray,
+    where: tuple[int, int, int],
+    input_: tuple[np.float32, np.uint32],
+    bits: tuple[int, int, int, int],
+) -> None:
+    # pixels of a row, one by one
+    clean, rest, flags, number = sums
+    image, variance, mask = planes
+    weight, own = input_
+    no_data, bad, edge, saturated = bits
+    i = where[0]
+    for j in range(where[1], where[2]):
+        value, noise, flag = image[i, j], variance[i, j], mask[i, j]
+        if (flag & no_data) or not (np.isfinite(value) and np.isfinite(noise)):
+            continue
+        out = clipped.size > 0 and clipped[i, j]
+        if flag:
+            number[2, i, j] += (flag & saturated) != 0
+            if flag & edge and not out:
+                flags[2, i, j] |= _EDGE
+        if out or flag & bad:
+            flags[2, i, j] |= _CLIPPED if out else (0 if flag & edge else _REJECTED)
+            at, total, which = 1, rest, maps[1]
+        else:
+            at, total, which = 0, clean, maps[0]
+        number[at, i, j] += 1
+        total[0, i, j] += weight * value
+        total[1, i, j] += weight * weight * noise
+        total[2, i, j] += weight
+        flags[at, i, j] |= flag
+        which[i, j] |= own
 
 
 @njit(cache=True, nogil=True)
@@ -206,34 +227,83 @@ def _plain_row(image: F32, variance: F32, mask: IntArray) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _add_row(image: F32, variance: F32, weight: float, value: F64, noise: F64, total: F64) -> None:
+def _add_row(image: F32, variance: F32, weight: np.float32, value: F32, noise: F32, total: F32) -> None:
+    squared = weight * weight
     for j in range(image.size):
-        value[j] += weight * float(image[j])
-        noise[j] += weight * weight * float(variance[j])
+        value[j] += weight * image[j]
+        noise[j] += squared * variance[j]
         total[j] += weight
+
+
+@njit(cache=True, nogil=True)
+def _count_row(number: NDArray[np.int16], inputs: NDArray[np.uint32], own: np.uint32) -> None:
+    for j in range(number.size):
+        number[j] += np.int16(1)
+        inputs[j] |= own
+
+
+def usable(image: F32, variance: F32, mask: IntArray, bad: int) -> BoolArray:
+    """Tell, shape (ny, nx), where image and variance are finite and the mask has none of the bits `bad`."""
+    out = np.empty(image.shape, np.bool_)
+    _usable(np.ascontiguousarray(image), np.ascontiguousarray(variance), np.ascontiguousarray(mask), np.int32(bad), out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _usable(image: F32, variance: F32, mask: IntArray, bad: np.int32, out: BoolArray) -> None:
+    for i in range(image.shape[0]):
+        value, noise, flags, row = image[i], variance[i], mask[i], out[i]
+        for j in range(row.size):
+            difference = value[j] - value[j] + (noise[j] - noise[j])  # NaN unless both are finite
+            row[j] = (difference == 0) & ((flags[j] & bad) == 0)
 
 
 def finish_mean(sums: RunningSums, *, saturated_fraction: float) -> FoundMean:
     """Turn sums into the mean; where no image counts, all that are there do, and nothing is rejected."""
+    shape, history = sums.number.shape[1:], sums.flags[2]
+    image, variance, weight = (np.empty(shape, np.float32) for _ in range(3))
     none = sums.number[0] == 0
-    image, variance, weight = (np.where(none, r, c) for r, c in zip(sums.rest, sums.clean, strict=True))
-    there = weight > 0
-    safe = np.where(there, weight, 1.0)
-    image, variance = (np.where(there, v, np.nan) for v in (image / safe, variance / safe**2))
-    history = sums.flags[2]
+    _finish((sums.clean, sums.rest), none, (image, variance, weight))
+    count, input_map, mask = sums.number[0], sums.inputs, sums.flags[0]
+    if none.any():
+        count = np.where(none, sums.number[1], count)
+        input_map, mask = np.where(none, sums.others, input_map), np.where(none, sums.flags[1], mask)
     return FoundMean(
-        image=image.astype(np.float32),
-        variance=variance.astype(np.float32),
-        weight=weight.astype(np.float32),
-        count=np.where(none, sums.number[1], sums.number[0]),
-        input_map=np.where(none, sums.others, sums.inputs),
-        mask=np.where(none, sums.flags[1], sums.flags[0]),
+        image=image,
+        variance=variance,
+        weight=weight,
+        count=count,
+        input_map=input_map,
+        mask=mask,
         clipped=(history & _CLIPPED) != 0,
         rejected=((history & _REJECTED) != 0) & ~none,
         edge=(history & _EDGE) != 0,
         end=(history & _END) != 0,
-        saturated=sums.number[2] > saturated_fraction * (sums.number[0] + sums.number[1]),
+        saturated=_many_saturated(sums.number, saturated_fraction),
     )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _finish(sums: tuple[F32, F32], none: BoolArray, out: tuple[F32, F32, F32]) -> None:
+    ny, nx = none.shape
+    for i in range(ny):
+        image, variance, weight = out[0][i], out[1][i], out[2][i]
+        value, noise, total = sums[0][0, i], sums[0][1, i], sums[0][2, i]
+        for j in range(nx):
+            share = np.float32(1) / total[j]  # infinite, and NaN the rest, where there is nothing
+            image[j], variance[j], weight[j] = value[j] * share, noise[j] * share * share, total[j]
+        if none[i].any():
+            for j in range(nx):
+                if none[i, j]:
+                    share = np.float32(1) / sums[1][2, i, j]
+                    image[j], variance[j] = sums[1][0, i, j] * share, sums[1][1, i, j] * share * share
+                    weight[j] = sums[1][2, i, j]
+
+
+def _many_saturated(number: NDArray[np.int16], fraction: float) -> BoolArray:
+    if not number[2].any():
+        return np.zeros(number.shape[1:], bool)
+    return np.asarray(number[2] > fraction * (number[0] + number[1]))
 
 
 def mean_of_stack(stack: F32, variance: F32, use: BoolArray, weights: F64) -> tuple[F32, F32, NDArray[np.int16]]:

@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from apstream.arrays.lanczos import CENTRE, PHASES, TAPS
+from apstream.arrays.positions import CELL, position, row_positions
 from apstream.arrays.types import F32, F64, FloatArray, IntArray
 
 __all__ = ["CELL", "LOST_WEIGHT", "MASK_WEIGHT", "MIN_WEIGHT", "MapGrid", "PixelMap", "map_grid", "resample"]
@@ -21,8 +22,6 @@ __all__ = ["CELL", "LOST_WEIGHT", "MASK_WEIGHT", "MIN_WEIGHT", "MapGrid", "Pixel
 #: A map of pixel positions: (y, x) on the target grid to (y, x) on the source grid, arrays to arrays.
 PixelMap = Callable[[FloatArray, FloatArray], tuple[F64, F64]]
 
-#: Pixels between nodes of the grid of exact positions.
-CELL = 32
 #: A source pixel hands its mask on where its weights along y and along x are both larger than this.
 MASK_WEIGHT = 0.1
 #: Weight, in sum of magnitudes, that may be missing under the taps without a mark.
@@ -108,7 +107,8 @@ def resample(
     mask = np.ascontiguousarray(mask, np.int32)
     status = _footprint_status(image, mask, variance, bits[0])
     out = (np.empty(shape, np.float32), np.zeros(shape, np.int32), np.empty(shape, np.float32))
-    _resample((image, mask, variance, status), (grid.y, grid.x, grid.area), table, grid.offset, bits, out)
+    tables = (table, np.ascontiguousarray(table.T))
+    _resample((image, mask, variance, status), (grid.y, grid.x, grid.area), tables, grid.offset, bits, out)
     return out
 
 
@@ -205,7 +205,7 @@ def _linear_variance(variance: F32, y: int, x: int, fy: float, fx: float) -> flo
 def _resample(
     source: tuple[F32, IntArray, F32, Status],
     nodes: tuple[F64, F64, F64],
-    table: F32,
+    tables: tuple[F32, F32],
     offset: tuple[int, int],
     bits: tuple[int, int],
     out: tuple[F32, IntArray, F32],
@@ -216,13 +216,13 @@ def _resample(
     fractions, scale = np.empty((2, nx), np.float32), np.empty(nx, np.float32)
     whole = np.empty((2, nx), np.int32)
     for i in range(ny):
-        _positions(status.shape, nodes, table, (offset, i), (wy, wx), (whole, fractions, scale))
+        row_positions(status.shape, nodes, tables[1], (offset, i), (wy, wx), (whole, fractions, scale))
         j = 0
         while j < nx:
             end, state = _run_end(whole, status, j)
             if state & _BAD:
-                sy, sx = _position(nodes, offset, i, j)
-                value, noise, union = _border(source, sy, sx, table, bits)
+                sy, sx = position(nodes, offset, i, j)
+                value, noise, union = _border(source, sy, sx, tables[0], bits)
                 out[0][i, j], out[2][i, j] = scale[j] * value, scale[j] * scale[j] * noise
                 out[1][i, j] = union
             else:
@@ -248,69 +248,6 @@ def _run_end(whole: IntArray, status: Status, start: int) -> tuple[int, np.int64
         state |= here
         end += 1
     return end, state
-
-
-@njit(cache=True, nogil=True)
-def _position(nodes: tuple[F64, F64, F64], offset: tuple[int, int], i: int, j: int) -> tuple[float, float]:
-    gi, gj = (i + offset[0]) // CELL, (j + offset[1]) // CELL
-    ty, tx = (i + offset[0] - gi * CELL) / CELL, (j + offset[1] - gj * CELL) / CELL
-    yl, yr = _ends(nodes[0], gi, gj, ty)
-    xl, xr = _ends(nodes[1], gi, gj, ty)
-    return yl + (yr - yl) * tx, xl + (xr - xl) * tx
-
-
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _positions(
-    shape: tuple[int, int],
-    nodes: tuple[F64, F64, F64],
-    table: F32,
-    at: tuple[tuple[int, int], int],
-    weights: tuple[F32, F32],
-    found: tuple[IntArray, F32, F32],
-) -> None:
-    # for one row: whole pixels (-1 beyond the image), fractions, area ratios and weights
-    (oy, ox), i = at
-    _, fractions, scale = found
-    nx = scale.size
-    gi = (i + oy) // CELL
-    ty = (i + oy - gi * CELL) / CELL
-    for gj in range((nx + ox + CELL - 1) // CELL):
-        ends = (*_ends(nodes[0], gi, gj, ty), *_ends(nodes[1], gi, gj, ty), *_ends(nodes[2], gi, gj, ty))
-        j0 = gj * CELL - ox
-        _cell_positions(ends, j0, (max(0, j0), min(nx, j0 + CELL)), shape, found)
-    for axis in range(2):
-        _look_up(table, fractions[axis], weights[axis])
-
-
-@njit(cache=True, nogil=True)
-def _cell_positions(
-    ends: tuple[float, float, float, float, float, float],
-    j0: int,
-    span: tuple[int, int],
-    shape: tuple[int, int],
-    found: tuple[IntArray, F32, F32],
-) -> None:
-    # free of branches, so that many pixels are computed at a time
-    yl, yr, xl, xr, al, ar = ends
-    whole, fractions, scale = found
-    h, w = shape
-    for j in range(span[0], span[1]):
-        tx = (j - j0) * (1 / CELL)
-        sy, sx = yl + (yr - yl) * tx, xl + (xr - xl) * tx
-        scale[j] = al + (ar - al) * tx
-        inside = (sy >= 0) & (sx >= 0) & (sy < h) & (sx < w)
-        jy, jx = np.int32(sy if inside else 0.0), np.int32(sx if inside else 0.0)
-        whole[0, j], whole[1, j] = jy if inside else np.int32(-1), jx
-        fractions[0, j], fractions[1, j] = (sy - jy if inside else 0.0), (sx - jx if inside else 0.0)
-
-
-@njit(cache=True, nogil=True)
-def _look_up(table: F32, fraction: F32, weights: F32) -> None:
-    half, phases = np.float32(0.5), np.float32(PHASES)
-    w0, w1, w2, w3, w4, w5 = weights[0], weights[1], weights[2], weights[3], weights[4], weights[5]
-    for j in range(fraction.size):
-        row = table[np.uintp(int(fraction[j] * phases + half))]
-        w0[j], w1[j], w2[j], w3[j], w4[j], w5[j] = row[0], row[1], row[2], row[3], row[4], row[5]
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
@@ -365,14 +302,6 @@ def _run_mask(
         if status[y, x + n] & _MASKED:
             wy, wx = weights[0][:, start + n], weights[1][:, start + n]
             out[i, start + n] = _mask_union(mask, y - CENTRE, x + n - CENTRE, wy, wx)
-
-
-@njit(cache=True, nogil=True)
-def _ends(nodes: F64, gi: int, gj: int, ty: float) -> tuple[float, float]:
-    # values at the two ends of a cell's row
-    left = nodes[gi, gj] + (nodes[gi + 1, gj] - nodes[gi, gj]) * ty
-    right = nodes[gi, gj + 1] + (nodes[gi + 1, gj + 1] - nodes[gi, gj + 1]) * ty
-    return left, right
 
 
 @njit(cache=True, nogil=True)

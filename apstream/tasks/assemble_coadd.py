@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from apstream.arrays.running_mean import FoundMean, RunningSums, SumBits, add_image, finish_mean, used_input
+from apstream.arrays.running_mean import FoundMean, RunningSums, SumBits, add_image, finish_mean, usable, used_input
 from apstream.arrays.types import F32, BoolArray
 from apstream.errors import BadSettings, NoGoodPixels
 from apstream.model.geometry import Box
@@ -30,6 +30,10 @@ _ENDS = 3
 #: Memory for one pixel of one input while all inputs of a sub-region are open: its planes and copies of them.
 _BYTES_PER_PIXEL = 40
 _SMALLEST_SIDE = 32
+#: Sub-regions that need one input at a time are no larger than what a processor keeps at hand.
+_STRIP_PIXELS = 1 << 20
+#: Sub-regions as wide as the target are at least so many margins high.
+_FLATTEST = 6
 
 
 class AssembleCoaddConfig(BaseModel):
@@ -48,7 +52,9 @@ class AssembleCoaddConfig(BaseModel):
     saturated_fraction: float = Field(
         0.1, ge=0, lt=1, description="SAT is set where more than this fraction of the inputs is saturated."
     )
-    subregion_pixels: int = Field(1024, ge=16, description="Largest side of the sub-regions, pixels.")
+    subregion_pixels: int = Field(
+        2048, ge=16, description="Side of the largest sub-regions, pixels; wider ones are as much less high."
+    )
     memory_mb: int = Field(
         512, ge=1, description="Memory for the pixels of all inputs of a sub-region; many inputs make it smaller, MB."
     )
@@ -164,7 +170,7 @@ def assemble_coadd(
     chosen = {name: [values[k] for k in kept] for name, values in (extras or {}).items()}
     out = _Planes.make(len(ordered), target.shape)
     search = prepare_search(ordered, target, config.artifacts) if config.artifacts and ordered else None
-    for box in _subregions(target, _side(len(ordered), search, config)):
+    for box in _subregions(target, _sides(len(ordered), target, search, config)):
         found = _assemble_part(ordered, (box, target), search, config, chosen)
         _place(out, found, box.slices(target))
     mark_edges(out.mask, out.weight)
@@ -212,10 +218,11 @@ def _with_inputs(
 ) -> Coadd:
     sources = [i.psf for i in inputs if i.psf is not None]
     weights = tuple(i.weight for i in inputs)
+    used = np.bitwise_or.reduce(out.input_map.reshape(len(out.input_map), -1), axis=1)[:, None, None]
     unseen = [
         Skipped(item.name, "it has no good pixel here")
         for k, item in enumerate(inputs)
-        if not used_input(out.input_map, k).any()
+        if not used_input(used, k).any()
     ]
     return Coadd(
         image=image,
@@ -232,23 +239,33 @@ def _with_inputs(
     )
 
 
-def _side(n: int, search: ArtifactSearch | None, config: AssembleCoaddConfig) -> int:
-    """Return the side of the sub-regions: all that is open of them fits into the memory allowed."""
-    if not config.keeps_all:
-        return config.subregion_pixels
-    whole = np.sqrt(config.memory_mb * 1e6 / (_BYTES_PER_PIXEL * max(n, 1)))
-    side = int(np.clip(whole - 2 * _margin(search), _SMALLEST_SIDE, config.subregion_pixels))
-    return side - side % 2
+def _sides(n: int, target: Box, search: ArtifactSearch | None, config: AssembleCoaddConfig) -> tuple[int, int]:
+    """Return height and width of the sub-regions: all that is open of them fits into the memory allowed.
+
+    They are as wide as the target if their margins do not become too large a part of them: files are read in the
+    order of their rows.
+    """
+    room, margin = config.subregion_pixels**2, _margin(search)
+    if config.keeps_all:
+        room = int(config.memory_mb * 1e6 / (_BYTES_PER_PIXEL * max(n, 1)))
+    else:
+        room = min(room, _STRIP_PIXELS)
+    width = target.shape[1]
+    height = min(room // (width + 2 * margin) - 2 * margin, config.subregion_pixels**2 // width)
+    if height >= max(_FLATTEST * margin, _SMALLEST_SIDE):
+        return height - height % 2, width
+    side = int(np.clip(np.sqrt(room) - 2 * margin, _SMALLEST_SIDE, config.subregion_pixels))
+    return side - side % 2, side - side % 2
 
 
 def _margin(search: ArtifactSearch | None) -> int:
     return max(_ENDS, search.margin if search else 0)
 
 
-def _subregions(target: Box, side: int) -> Iterator[Box]:
-    for y in range(target.y0, target.y1, side):
-        for x in range(target.x0, target.x1, side):
-            yield Box(y, x, min(y + side, target.y1), min(x + side, target.x1))
+def _subregions(target: Box, sides: tuple[int, int]) -> Iterator[Box]:
+    for y in range(target.y0, target.y1, sides[0]):
+        for x in range(target.x0, target.x1, sides[1]):
+            yield Box(y, x, min(y + sides[0], target.y1), min(x + sides[1], target.x1))
 
 
 def _place(out: _Planes, found: FoundMean, where: tuple[slice, slice]) -> None:
@@ -318,10 +335,10 @@ def _left_out(
     if not parts:
         return np.zeros((0, 0, 0), bool)
     stack, variance = np.stack([p.image for p in parts]), np.stack([p.variance for p in parts])
-    good = np.isfinite(stack) & np.isfinite(variance)
-    for k, part in enumerate(parts):
-        good[k] &= (part.mask & (bits.no_data | bits.bad)) == 0
-        variance[k] *= np.float32(inputs[k].noise_share)
+    good = np.stack([usable(p.image, p.variance, p.mask, bits.no_data | bits.bad) for p in parts])
+    for k, item in enumerate(inputs):
+        if item.noise_share != 1:
+            variance[k] *= np.float32(item.noise_share)
     out = np.zeros(stack.shape, bool)
     search, here = searched
     if search is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, maximum_filter
 
-from apstream.arrays.running_mean import FoundMean
+from apstream.arrays.neighbours import true_near
+from apstream.arrays.running_mean import FoundMean, usable
 from apstream.arrays.types import F32, BoolArray
 from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane
@@ -36,16 +36,15 @@ def coadd_mask(found: FoundMean) -> NDArray[np.int32]:
 
 def ends_of(part: MaskedImage, inner: tuple[slice, slice], reach: int) -> BoolArray | None:
     """Return the pixels of `inner` just beyond the end of an input; None if it covers the whole part."""
-    valid = np.isfinite(part.image) & ((part.mask & int(MaskPlane.NO_DATA)) == 0)
+    valid = usable(part.image, part.image, part.mask, int(MaskPlane.NO_DATA))
     if valid.all() or not valid.any():
         return None
-    near = maximum_filter(valid.view(np.uint8), 2 * reach + 1).view(bool)
-    return np.asarray((near & ~valid)[inner])
+    return np.asarray((true_near(valid, reach) & ~valid)[inner])
 
 
 def mark_edges(mask: NDArray[np.int32], weight: F32) -> None:
     """Set EDGE, in place, on pixels next to one without weight."""
     empty = ~(weight > 0)
     if empty.any() and not empty.all():
-        rim = binary_dilation(empty, np.ones((3, 3), bool)) & ~empty
+        rim = true_near(empty, 1) & ~empty
         mask[rim] |= np.int32(MaskPlane.EDGE)

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.arrays.artifacts import ExcessLimits, SeparableKernel, find_excess, max_epochs, separable
-from apstream.arrays.coadd import ClipLimits, clip_outliers
+from apstream.arrays.coadd import ClipLimits, clip_outliers, masked_median
 from apstream.arrays.psf_match import broadened, half_maximum_width, matching_kernel, round_profile
 from apstream.arrays.psf_warp import local_matrix, warp_kernel
 from apstream.arrays.types import F32, F64, BoolArray
@@ -141,9 +141,11 @@ def find_artifacts(
         Which inputs of the search these are.
     """
     kernels, noise = [search.kernels[k] for k in here], search.noise[list(here)]
-    excess = find_excess(stack, variance, good, kernels, noise, search.excess)
+    median = masked_median(stack, good)
+    excess = find_excess(stack, variance, good, kernels, noise, search.excess, median)
     allowed = max_epochs(np.arange(len(here) + 1), search.excess)
-    return excess | clip_outliers(stack, variance, good, search.pixel, allowed, search.fractions[list(here)])
+    fractions = search.fractions[list(here)]
+    return excess | clip_outliers(stack, variance, good, search.pixel, allowed, fractions, median)
 
 
 def _excess_limits(fwhm: float, fraction: float, config: ArtifactConfig) -> ExcessLimits:

@@ -108,7 +108,9 @@ def warped_input(
 
     def open_part(part: Box) -> MaskedImage:
         needed = _source_box(source, part)
-        return empty_image(part) if needed.is_empty else warp(read(needed), source.pixel_map, part, config)
+        if needed.is_empty:
+            return empty_image(part)
+        return warp(read(needed).cutout(needed), source.pixel_map, part, config)
 
     return WarpedInput(name=name, open=open_part, box=box, weight=source.weight, psf=source)
 
@@ -168,10 +170,10 @@ def clipped_mean(variance: F32) -> float:
     good = np.isfinite(values) & (values > 0)
     if not good.any():
         raise NoGoodPixels("no pixel has a positive variance")
-    kept = values[good].astype(float)
+    kept = values[good]
     for _ in range(3):
         kept = kept[clip(kept, 3.0, floor=1e-6 * float(np.median(kept)))]
-    return float(kept.mean())
+    return float(kept.mean(dtype=float))
 
 
 def empty_image(box: Box) -> MaskedImage:

@@ -90,14 +90,16 @@ class OurFits:
             self._advance()
         return self._known[name]
 
-    def array(self, name: str, rows: tuple[int, int] | None = None) -> Any:
-        """Return the array of an image HDU in native bytes, or only its rows [rows[0], rows[1])."""
+    def array(self, name: str, rows: tuple[int, int] | None = None, columns: slice = slice(None)) -> Any:
+        """Return the array of an image HDU in native bytes, or its rows [rows[0], rows[1]) and `columns` alone."""
         hdu = self.hdu(name)
         shape = hdu.shape
         first, last = rows or (0, shape[0])
         values = np.empty((last - first, *shape[1:]), _TYPES[hdu.header["BITPIX"]])
         stride = hdu.size // shape[0] if shape[0] else 0
         self._fill(hdu.start + first * stride, values)
+        if columns != slice(None):
+            values = np.ascontiguousarray(values[:, columns])
         if not values.dtype.isnative:
             values.byteswap(inplace=True)
         return values.view(values.dtype.newbyteorder("="))

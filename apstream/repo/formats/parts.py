@@ -75,7 +75,7 @@ def _plane(file: OurFits, name: str, box: Box | None = None) -> Any:
     if box.intersect(whole) != box:
         raise WrongSize(f"{box} is not inside {whole}", where=file.where, remedy="ask for a box inside the image")
     rows, columns = box.slices(whole)
-    return np.ascontiguousarray(file.array(name, (rows.start, rows.stop))[:, columns])
+    return file.array(name, (rows.start, rows.stop), columns)
 
 
 def _pixels(file: OurFits) -> F32:
