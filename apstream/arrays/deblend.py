@@ -121,52 +121,63 @@ def _fit_group(images, stars, group, free, radius, out):  # type: ignore[no-unty
 
 
 @njit(cache=True, nogil=True)
-def _shapes(stamp, i, j, out):  # type: ignore[no-untyped-def]
-    """PSF and minus its slopes at a pixel of a stamp, zero outside; False where it is outside."""
-    h, w = stamp.shape
-    if i < 1 or j < 1 or i >= h - 1 or j >= w - 1:
-        return False
-    out[0] = stamp[i, j]
-    out[1] = (stamp[i - 1, j] - stamp[i + 1, j]) / 2
-    out[2] = (stamp[i, j - 1] - stamp[i, j + 1]) / 2
-    return True
+def _add_star(images, stars, group, a, radius, system, out):  # type: ignore[no-untyped-def]
+    """Add the equations of member `a`: its pixels times all members."""
+    sums = np.zeros(23)
+    for b in range(len(group)):
+        _add_pair(images, stars, (group[a], group[b]), radius, sums)
+        for k in range(3):
+            for m in range(3):
+                system[0][3 * a + k, 3 * b + m] += sums[3 * k + m]
+                system[1][3 * a + k, 3 * b + m] += sums[9 + 3 * k + m]
+        if b == a:
+            for k in range(3):
+                system[2][3 * a + k] += sums[18 + k]
+            if a == 0:
+                out[6], out[7] = sums[21], sums[22]
 
 
 @njit(cache=True, nogil=True)
-def _add_star(images, stars, group, a, radius, system, out):  # type: ignore[no-untyped-def]
-    """Add the equations of member `a`: its pixels times all members."""
+def _add_pair(images, stars, pair, radius, sums):  # type: ignore[no-untyped-def]
+    """Write sums over the pixels of a star: (PSF, minus its slopes) times the same of another star, outer product.
+
+    Elements 0 to 8: products; 9 to 17: times the variance, where the pixel is the other's too; 18 to 20: own shapes
+    times the residual; 21, 22: chi2 and count. A shape is zero outside its stamp.
+    """
     residual, variance = images
-    cube, spots = stars
-    normal, noise, vector = system
     ny, nx = residual.shape
-    h, w = cube.shape[1], cube.shape[2]
-    row, col = spots[group[a], 0], spots[group[a], 1]
-    reach = int(radius)
-    own, other = np.zeros(3), np.zeros(3)
-    for r in range(max(0, row - reach), min(ny, row + reach + 1)):
-        for c in range(max(0, col - reach), min(nx, col + reach + 1)):
+    one, two = stars[0][pair[0]], stars[0][pair[1]]
+    (h, w), spots = one.shape, stars[1]
+    row, col = spots[pair[0], 0], spots[pair[0], 1]
+    down, aside = row - spots[pair[1], 0], col - spots[pair[1], 1]
+    reach, limit, same = int(radius), radius * radius, pair[0] == pair[1]
+    sums[:] = 0
+    for r in range(max(0, row - reach, row - h // 2 + 1), min(ny, row + reach + 1, row + h // 2)):
+        i = r - row + h // 2
+        u = i + down
+        for c in range(max(0, col - reach, col - w // 2 + 1), min(nx, col + reach + 1, col + w // 2)):
             v = variance[r, c]
-            if (r - row) ** 2 + (c - col) ** 2 > radius * radius or not (v > 0 and v < np.inf):
+            if (r - row) ** 2 + (c - col) ** 2 > limit or not (v > 0 and v < np.inf):
                 continue
-            if not _shapes(cube[group[a]], r - row + h // 2, c - col + w // 2, own):
+            j = c - col + w // 2
+            p, py, px = np.float64(one[i, j]), (one[i - 1, j] - one[i + 1, j]) / 2, (one[i, j - 1] - one[i, j + 1]) / 2
+            if same:
+                d = residual[r, c]
+                sums[18] += p * d
+                sums[19] += py * d
+                sums[20] += px * d
+                sums[21] += d * d / v
+                sums[22] += 1
+            t = j + aside
+            if u < 1 or t < 1 or u >= h - 1 or t >= w - 1:
                 continue
-            d = residual[r, c]
-            if a == 0:
-                out[6] += d * d / v
-                out[7] += 1
-            for k in range(3):
-                vector[3 * a + k] += own[k] * d
-            for b in range(len(group)):
-                qy, qx = spots[group[b], 0], spots[group[b], 1]
-                if not _shapes(cube[group[b]], r - qy + h // 2, c - qx + w // 2, other):
-                    continue
-                near = (r - qy) ** 2 + (c - qx) ** 2 <= radius * radius
-                for k in range(3):
-                    for m in range(3):
-                        product = own[k] * other[m]
-                        normal[3 * a + k, 3 * b + m] += product
-                        if near:
-                            noise[3 * a + k, 3 * b + m] += product * v
+            q, qy, qx = np.float64(two[u, t]), (two[u - 1, t] - two[u + 1, t]) / 2, (two[u, t - 1] - two[u, t + 1]) / 2
+            products = p * q, p * qy, p * qx, py * q, py * qy, py * qx, px * q, px * qy, px * qx
+            near = same or (r - row + down) ** 2 + (c - col + aside) ** 2 <= limit
+            weight = v if near else np.float32(0)
+            for k in range(9):
+                sums[k] += products[k]
+                sums[9 + k] += products[k] * weight
 
 
 def symmetric_templates(image: F32, y: IntArray, x: IntArray) -> F32:

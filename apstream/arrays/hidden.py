@@ -10,6 +10,8 @@ from apstream.arrays.types import F32, F64, IntArray
 
 __all__ = ["find_hidden", "misfit"]
 
+_LEAST_BOX = 2.5 * 3  # sum of 3 x 3 pixels, sigma of one: no source of the least significance is fainter
+
 
 def find_hidden(
     images: tuple[F32, F32, F32],
@@ -61,28 +63,48 @@ def _search(images, cube, spots, fwhm, error, out):  # type: ignore[no-untyped-d
     _, residual, variance = images
     ny, nx = residual.shape
     reach, half = int(2.5 * fwhm), int(1.2 * fwhm) + 1
+    boxes = np.empty((2 * reach + 3, 2 * reach + 3))
     for s in range(len(cube)):
         row, col = spots[s, 0], spots[s, 1]
-        for r in range(max(1, row - reach), min(ny - 1, row + reach + 1)):
-            for c in range(max(1, col - reach), min(nx - 1, col + reach + 1)):
-                gap = (r - row) ** 2 + (c - col) ** 2
-                v = variance[r, c]
-                if gap > reach * reach or gap < (0.4 * fwhm) ** 2 or not (v > 0 and v < np.inf):
-                    continue
-                if _box(residual, r, c) < 2.5 * 3 * np.sqrt(v):  # no source of the least significance is fainter
-                    continue
-                score, flux = _match(images, cube[s], r, c, half, error)
-                if score > out[s, 0]:
-                    out[s, 0], out[s, 1], out[s, 2], out[s, 3] = score, r, c, flux
+        if row < 0 or col < 0 or row >= ny or col >= nx:
+            continue
+        top, left = max(1, row - reach), max(1, col - reach)
+        bottom, right = min(ny - 1, row + reach + 1), min(nx - 1, col + reach + 1)
+        _sum_boxes(residual, variance, (row, col, top, bottom, left, right), ((0.4 * fwhm) ** 2, reach**2), boxes)
+        for r in range(top, bottom):
+            for c in range(left, right):
+                if _is_peak(boxes, r - top + 1, c - left + 1):
+                    score, flux = _match(images, cube[s], r, c, half, error)
+                    if score > out[s, 0]:
+                        out[s, 0], out[s, 1], out[s, 2], out[s, 3] = score, r, c, flux
 
 
 @njit(cache=True, nogil=True)
-def _box(residual, r, c):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for i in range(r - 1, r + 2):
-        for j in range(c - 1, c + 2):
-            total += residual[i, j]
-    return total
+def _sum_boxes(residual, variance, window, limits, boxes):  # type: ignore[no-untyped-def]
+    """Write sums of 3 x 3 pixels, zero where no source of the least significance can be, with a rim of zeros."""
+    row, col, top, bottom, left, right = window
+    boxes[:] = 0
+    for r in range(top, bottom):
+        before = residual[r - 1, left - 1] + residual[r, left - 1] + residual[r + 1, left - 1]
+        here = residual[r - 1, left] + residual[r, left] + residual[r + 1, left]
+        for c in range(left, right):
+            after = residual[r - 1, c + 1] + residual[r, c + 1] + residual[r + 1, c + 1]
+            total, v, gap = before + here + after, variance[r, c], (r - row) ** 2 + (c - col) ** 2
+            if limits[0] <= gap <= limits[1] and v > 0 and total > 0 and total * total >= _LEAST_BOX**2 * v:
+                boxes[r - top + 1, c - left + 1] = total
+            before, here = here, after
+
+
+@njit(cache=True, nogil=True)
+def _is_peak(boxes, i, j):  # type: ignore[no-untyped-def]
+    value = boxes[i, j]
+    if not value > 0:
+        return False
+    for a in range(i - 1, i + 2):
+        for b in range(j - 1, j + 2):
+            if boxes[a, b] > value:
+                return False
+    return True
 
 
 @njit(cache=True, nogil=True)

@@ -33,18 +33,22 @@ def circle_sums(data: F32, variance: F32, good: BoolArray, *, y: F64, x: F64, ra
 
 @njit(cache=True, nogil=True)
 def _circles(data, variance, good, y, x, radii, out):  # type: ignore[no-untyped-def]
-    side = data.shape[1]
+    side, outer = data.shape[1], (radii[-1] + 0.5) ** 2 if len(radii) else 0.0
     for n in range(len(data)):
         for i in range(side):
             for j in range(side):
                 if not good[n, i, j]:
                     continue
-                gap = np.sqrt((i - side // 2 - y[n]) ** 2 + (j - side // 2 - x[n]) ** 2)
-                for k in range(len(radii)):
-                    part = min(max(radii[k] + 0.5 - gap, 0.0), 1.0)
-                    if part > 0:
-                        out[0, n, k] += part * data[n, i, j]
-                        out[1, n, k] += part * part * variance[n, i, j]
+                square = (i - side // 2 - y[n]) ** 2 + (j - side // 2 - x[n]) ** 2
+                if square >= outer:
+                    continue
+                gap = np.sqrt(square)
+                for k in range(len(radii) - 1, -1, -1):
+                    part = min(radii[k] + 0.5 - gap, 1.0)
+                    if part <= 0:
+                        break
+                    out[0, n, k] += part * data[n, i, j]
+                    out[1, n, k] += part * part * variance[n, i, j]
 
 
 def kron_sums(data: F32, variance: F32, good: BoolArray, *, y: F64, x: F64, shape: F64) -> F64:

@@ -242,12 +242,16 @@ def _step(moment: F64, flux: F64, error: F64) -> F64:
 def _sum_circles(image, variance, places, radius, out):  # type: ignore[no-untyped-def]
     ny, nx = image.shape
     reach = int(radius) + 2
+    inner, outer = max(radius - 0.5, 0.0) ** 2, (radius + 0.5) ** 2
     for n in range(len(places)):
         y, x = places[n]
         row, col = int(np.floor(y + 0.5)), int(np.floor(x + 0.5))
         for r in range(max(0, row - reach), min(ny, row + reach + 1)):
             for c in range(max(0, col - reach), min(nx, col + reach + 1)):
-                weight = min(max(radius + 0.5 - np.sqrt((r - y) ** 2 + (c - x) ** 2), 0.0), 1.0)
+                square = (r - y) ** 2 + (c - x) ** 2
+                if square >= outer:
+                    continue
+                weight = 1.0 if square <= inner else radius + 0.5 - np.sqrt(square)
                 v = variance[r, c]
                 if weight > 0 and v > 0 and v < np.inf:
                     out[n, 0] += weight * image[r, c]
