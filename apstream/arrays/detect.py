@@ -151,23 +151,33 @@ def _load(image, variance, usable, y0, x0, signal, noise):  # type: ignore[no-un
 def _filter(source, rows, columns, shift, across, out):  # type: ignore[no-untyped-def]
     """Correlate `source` with the sum of separable terms; plain equivalent: scipy.signal.correlate."""
     n_taps, tile = rows.shape[1], out.shape[0]
+    whole = n_taps - n_taps % 4  # four taps at a time
     out[:] = 0
     for r in range(rows.shape[0]):
         for i in range(shift, shift + tile + n_taps - 1):
-            line = across[i]
-            line[:] = 0
-            for k in range(n_taps):
-                weight = columns[r, k]
-                part = source[i, shift + k : shift + k + tile]
+            across[i, :] = 0
+            for k in range(0, whole, 4):
+                a, b, c, d = columns[r, k], columns[r, k + 1], columns[r, k + 2], columns[r, k + 3]
+                part, line = source[i, shift + k : shift + k + tile + 3], across[i]
                 for j in range(tile):
-                    line[j] += weight * part[j]
+                    line[j] += a * part[j] + b * part[j + 1] + c * part[j + 2] + d * part[j + 3]
+            for k in range(whole, n_taps):
+                _add_line(source[i, shift + k : shift + k + tile], columns[r, k], across[i])
         for i in range(tile):
-            line = out[i]
-            for k in range(n_taps):
-                weight = rows[r, k]
-                part = across[i + shift + k]
+            for k in range(0, whole, 4):
+                a, b, c, d = rows[r, k], rows[r, k + 1], rows[r, k + 2], rows[r, k + 3]
+                t, line = i + shift + k, out[i]
+                p, q, u, v = across[t], across[t + 1], across[t + 2], across[t + 3]
                 for j in range(tile):
-                    line[j] += weight * part[j]
+                    line[j] += a * p[j] + b * q[j] + c * u[j] + d * v[j]
+            for k in range(whole, n_taps):
+                _add_line(across[i + shift + k], rows[r, k], out[i])
+
+
+@njit(cache=True, nogil=True)
+def _add_line(part, weight, line):  # type: ignore[no-untyped-def]
+    for j in range(len(line)):
+        line[j] += weight * part[j]
 
 
 def empty_width(snr: F32) -> float:

@@ -45,6 +45,8 @@ def lanczos_taps(shift: float) -> F64:
             taps[j] = 1.0
         elif abs(u) < _A:
             taps[j] = _A * np.sin(np.pi * u) * np.sin(np.pi * u / _A) / (np.pi * u) ** 2
+            if abs(taps[j]) < 1e-12:  # at a whole pixel; products with it would be too small for float32
+                taps[j] = 0.0
     taps /= taps.sum()
     return taps
 

@@ -107,7 +107,7 @@ def _finish(
     char: CharacterizedExposure, pixels: Pixels, peaks: Peaks, mesh: F32, stars: Records, measured: Records | None
 ) -> CharacterizedExposure:
     mask = pixels.mask & ~np.int32(MaskPlane.DETECTED)
-    mask[peaks.covered] |= int(MaskPlane.DETECTED)
+    np.bitwise_or(mask, np.int32(MaskPlane.DETECTED), out=mask, where=peaks.covered)
     old = char.background
     metrics = {
         "find_sources.n_sources": float(len(stars)),

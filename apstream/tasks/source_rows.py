@@ -26,7 +26,7 @@ from apstream.tasks.star_list import FLAGGED
 __all__ = ["measured_rows"]
 
 _BLENDED = 0.1  # light of neighbours relative to the source's own
-_CHUNK = 4096
+_CHUNK = 512  # stamps that a processor's cache holds
 _FEWEST_WIDE = 3.0  # misfit from which a member of a blend may be extended
 _LARGEST_BLEND, _MOST_MEMBERS = 240, 20  # pixels, sources: larger blends are not divided by templates
 
@@ -100,16 +100,18 @@ def _view(scene: _Scene, rows: IntArray) -> SourceView:
     variance = gather_stamps(pixels.variance, *corners, side=side, fill=np.nan)
     good = variance > 0
     data = _with_model(left, sources.cube[rows], sources.flux[rows])
-    for k in np.flatnonzero(np.isin(rows, list(scene.own))):
-        data[k] = scene.own[int(rows[k])]
+    for k, row in enumerate(rows.tolist()):
+        if row in scene.own:
+            data[k] = scene.own[row]
     image = gather_stamps(pixels.image, *corners, side=side, fill=0.0)
-    row, col = corners[0] + side // 2, corners[1] + side // 2
+    middle_y, middle_x = corners[0] + side // 2, corners[1] + side // 2
     facts = {name: values[rows] for name, values in scene.facts.items()}
     facts["blendedness"] = _blendedness(image, data, sources.cube[rows])
     return SourceView(
         data=data, variance=np.where(good, variance, np.float32(1)), good=good, left=left,
-        y=y - row, x=x - col, row=row + scene.box.y0, col=col + scene.box.x0, flux=sources.flux[rows],
-        flux_err=sources.flux_err[rows], psf_shape=scene.shapes[rows], fwhm=pixels.fwhm, facts=facts,
+        y=y - middle_y, x=x - middle_x, row=middle_y + scene.box.y0, col=middle_x + scene.box.x0,
+        flux=sources.flux[rows], flux_err=sources.flux_err[rows], psf_shape=scene.shapes[rows],
+        fwhm=pixels.fwhm, facts=facts,
     )  # fmt: skip
 
 
@@ -143,9 +145,11 @@ def _template_light(pixels: Pixels, sources: Deblended, facts: dict[str, Any], s
         radius=1.5 * pixels.fwhm, model_error=0.03,
     ) > _FEWEST_WIDE  # fmt: skip
     out: dict[int, F32] = {}
-    for parent in np.unique(facts["parent"][blended[wide]]):
-        members = np.flatnonzero(facts["parent"] == parent)
-        out.update(_divide(pixels.image, sources, members, side))
+    families = np.unique(facts["parent"][blended[wide]])
+    order = np.argsort(facts["parent"], kind="stable")
+    first, last = (np.searchsorted(facts["parent"][order], families, side=end) for end in ("left", "right"))
+    for a, b in zip(first, last, strict=True):
+        out.update(_divide(pixels.image, sources, order[a:b], side))
     return out
 
 
