@@ -439,6 +439,7 @@ def test_the_page_names_columns_that_are_found(column: str, name: str):
         units[name] = ""
     found = find_columns(TableSchema("page", units))
     places = [found.ra, found.dec, found.pm_ra, found.pm_dec, found.epoch, found.id]
+    places += [found.parallax, found.pos_err, found.pm_err]
     places += [place for m in found.magnitudes for place in (m.column, m.error)]
     assert name in places
 
