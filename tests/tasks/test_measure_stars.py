@@ -44,7 +44,7 @@ def test_what_is_measured_belongs_to_the_star_beside_it() -> None:
     np.testing.assert_allclose(rows["ap_flux_8_0"][lonely] / stars["flux"][lonely], 1.0, atol=0.1)
     np.testing.assert_array_equal(rows["peak_y"], np.floor(stars["y"] + 0.5))
     area = np.sqrt(rows["iyy"] * rows["ixx"] - rows["iyx"] ** 2)[lonely]
-    assert np.median(2.3548 * np.sqrt(area)) == pytest.approx(np.median(stars["fwhm"][lonely]), rel=0.15)  # other weights
+    assert np.median(2.3548 * np.sqrt(area)) == pytest.approx(np.median(stars["fwhm"][lonely]), rel=0.15)
 
 
 def test_an_unknown_measurement_names_its_neighbours() -> None:
