@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from astropy.wcs import WCS, Sip
 
+from apstream.model.bright_objects import BrightObjects, SkyBox, SkyDisc
 from apstream.model.columns import DIA_SOURCE
 from apstream.model.crosstalk import Crosstalk
 from apstream.model.defects import Defects
@@ -303,7 +304,15 @@ def note(rng: Rng) -> str:
 
 
 #: What makes a value for each format.
+def regions(rng: Rng) -> BrightObjects:
+    places = [{"ra": float(rng.uniform(0, 360)), "dec": float(rng.uniform(-90, 90))} for _ in range(3)]
+    sizes = {"width_arcsec": float(rng.uniform(1, 50)), "height_arcsec": float(rng.uniform(1, 50))}
+    disc = SkyDisc(**places[0], radius_arcsec=float(rng.uniform(1, 500)), name="HD 1")
+    return BrightObjects((disc, SkyDisc(**places[1], radius_arcsec=0.5), SkyBox(**places[2], **sizes, angle=12.5)))
+
+
 SAMPLES: dict[str, Any] = {
+    "regions": regions,
     "exposure": exposure,
     "characterized": characterized,
     "calexp": calexp,

@@ -23,6 +23,7 @@ from apstream.repo.formats.registry import FORMATS, get_format
 SEEDS = range(8)
 ODD = (b"", b"\x00" * 3000, b"[unclosed", b"\xff\xfe\x80", b"SIMPLE  =  ", b"PAR1PAR1", b"7")
 TEXTS = {"text", "yaml", "json", "photo_calib", "defects", "crosstalk", "linearity", "photon_transfer", "skymap"}
+TEXTS |= {"regions"}
 BINARY = sorted(set(SAMPLES) - TEXTS)
 
 

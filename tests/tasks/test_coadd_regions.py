@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apstream.arrays.polygon import in_polygon
-from apstream.errors import BadCatalog, BadSettings
+from apstream.errors import BadFile, BadSettings
 from apstream.model.bright_objects import BrightObjects, SkyBox, SkyDisc
 from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
@@ -76,7 +76,7 @@ def test_regions_are_read_from_ds9_files_and_tables(tmp_path, kind):
 def test_what_is_no_region_on_the_sky_is_refused_by_line(tmp_path, line):
     path = tmp_path / "bright.reg"
     path.write_text(line + "\n")
-    with pytest.raises(BadCatalog, match="line 2"):
+    with pytest.raises(BadFile, match="line 2"):
         get_format("regions").read(path)
 
 

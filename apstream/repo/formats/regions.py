@@ -12,33 +12,43 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from astropy.coordinates import Angle, SkyCoord
 
-from apstream.errors import BadCatalog
+from apstream.errors import BadFile, FileMissing
 from apstream.model.bright_objects import BrightObjects, SkyBox, SkyDisc
 
 __all__ = ["read_regions", "write_regions"]
 
 _SHAPE = re.compile(r"^(circle|box)\s*\(?([^)#]*)\)?\s*(?:#(.*))?$", re.IGNORECASE)
+_DS9 = re.compile(r"^(?:[a-z0-9]+;\s*)?(?:circle|box)\s*\(", re.IGNORECASE | re.MULTILINE)
 _ARCSEC = {'"': 1.0, "'": 60.0, "d": 3600.0, "": 3600.0}
 _FRAMES = ("icrs", "fk5", "j2000", "fk4", "b1950", "galactic", "ecliptic", "image", "physical", "linear", "detector")
 
 
 def read_regions(path: Path) -> BrightObjects:
-    """Read circles and boxes on the sky.
+    """Read circles and boxes on the sky; what kind of file it is shows in its first bytes.
 
-    A DS9 file (``.reg``) holds them in ``icrs``, ``fk5`` or ``galactic``. A table (CSV or Parquet) has the columns
+    A DS9 file holds them in ``icrs``, ``fk5`` or ``galactic``. A table (CSV or Parquet) has the columns
     ``ra``, ``dec`` (degrees) and ``radius_arcsec``, or ``width_arcsec`` and ``height_arcsec``, and perhaps ``angle``
     (degrees) and ``name``.
 
     Raises
     ------
-    BadCatalog
-        If a line or row is not a region on the sky; the message names it.
+    FileMissing
+        If there is no such file.
+    BadFile
+        If it is empty, or a line or row is not a region on the sky; the message names it.
     """
+    if not path.is_file():
+        raise FileMissing("no such file", where=str(path), remedy="check the path")
     try:
-        rows = _table(path) if path.suffix.lower() != ".reg" else None
-        return BrightObjects(tuple(_of_reg(path) if rows is None else _of_rows(rows, path)))
-    except (OSError, UnicodeDecodeError, pa.ArrowInvalid) as error:
-        raise BadCatalog(f"cannot read regions: {error}", where=str(path)) from error
+        return BrightObjects(tuple(_of_reg(path) if _is_ds9(path) else _of_rows(_table(path), path)))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _refused(f"cannot read regions: {str(error).splitlines()[0][:120]}", str(path)) from error
+
+
+def _is_ds9(path: Path) -> bool:
+    """Tell a DS9 file from a table: by its name, its first words, or a region in it."""
+    text = path.read_bytes()[:4096].decode("latin-1")
+    return path.suffix.lower() == ".reg" or text.startswith("# Region file") or _DS9.search(text) is not None
 
 
 def write_regions(path: Path, value: BrightObjects) -> None:
@@ -95,6 +105,8 @@ def _position(first: str, second: str, frame: str) -> tuple[float, float]:
     if frame not in ("icrs", "fk5", "j2000", "galactic"):
         raise ValueError(f"the frame must be icrs, fk5 or galactic, not {frame or 'none'}")
     values = (_angle(first, hours=frame != "galactic"), _angle(second, hours=False))
+    if frame == "icrs":
+        return values
     place = SkyCoord(*values, unit="deg", frame={"j2000": "fk5"}.get(frame, frame)).icrs
     return float(place.ra.deg), float(place.dec.deg)
 
@@ -112,7 +124,9 @@ def _size(word: str) -> float:
 
 
 def _table(path: Path) -> list[Mapping[str, Any]]:
-    table = pq.read_table(path) if path.suffix.lower() in (".parquet", ".pq") else pa.csv.read_csv(path)
+    table = pq.read_table(path) if path.read_bytes()[:4] == b"PAR1" else pa.csv.read_csv(path)
+    if not {"ra", "dec"} <= set(table.column_names):
+        raise _refused("neither a DS9 file nor a table with columns ra and dec", str(path))
     rows: list[Mapping[str, Any]] = table.to_pylist()
     return rows
 
@@ -132,7 +146,7 @@ def _of_rows(rows: list[Mapping[str, Any]], path: Path) -> list[SkyDisc | SkyBox
     return found
 
 
-def _refused(what: str, where: str) -> BadCatalog:
-    return BadCatalog(
+def _refused(what: str, where: str) -> BadFile:
+    return BadFile(
         what, where=where, remedy="give circles or boxes on the sky: position in degrees, sizes in arcsec"
     )
