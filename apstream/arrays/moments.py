@@ -71,7 +71,7 @@ def _adapt(image, bad, sigma, half, limit, out):  # type: ignore[no-untyped-def]
     """Iterate weight = twice the weighted moments until size and position stand still; `out` holds the start."""
     m = np.array([sigma * sigma, sigma * sigma, 0.0])
     y, x, steps = out[0], out[1], 0
-    s, weight = np.zeros(7), m
+    s, weight, extra = np.zeros(7), m, 0.0
     while steps < limit:
         steps += 1
         # A weight narrower than a pixel sees one pixel only: widen it, and undo the weight exactly.
@@ -95,7 +95,8 @@ def _adapt(image, bad, sigma, half, limit, out):  # type: ignore[no-untyped-def]
             break
     norm = 2 * np.pi * np.sqrt(m[0] * m[1] - m[2] * m[2])
     out[0], out[1], out[2], out[3], out[4], out[7] = y, x, m[0], m[1], m[2], steps
-    out[5] = s[0] * norm / (s[6] * _overlap(m, weight)) if s[6] > 0 else np.nan
+    overlap = _overlap(m, weight) if extra > 0 else 0.5
+    out[5] = s[0] * norm / (s[6] * overlap) if s[6] > 0 else np.nan
 
 
 @njit(cache=True, nogil=True)
