@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.spatial import cKDTree
 
 from apstream.arrays.masks import split_usable
 from apstream.arrays.types import F32, Records
@@ -13,6 +14,7 @@ from apstream.model.exposures import Background, CharacterizedExposure
 from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane
+from apstream.model.measurements import MEASURED
 from apstream.model.psf import Psf
 from apstream.tasks.deblend import DeblendConfig, deblend
 from apstream.tasks.measure_list import MeasureListConfig
@@ -85,7 +87,28 @@ def find_sources(char: CharacterizedExposure, config: FindSourcesConfig | None) 
         char, pixels, sources, peaks, config.measure,
         aperture_fwhm=config.aperture_fwhm, divide=config.deblend.templates,
     )  # fmt: skip
-    return _finish(char, pixels, peaks, mesh, stars, measured)
+    return _finish(char, pixels, peaks, mesh, *_with_saturated(char.stars, stars, measured, pixels.fwhm))
+
+
+def _with_saturated(
+    old: Records, stars: Records, measured: Records | None, fwhm: float
+) -> tuple[Records, Records | None]:
+    """Add the saturated stars of characterization that have no usable core to be found by; nothing is measured of them.
+
+    What lies around them is told from real sources by their places.
+    """
+    lost = old[old["saturated"]]
+    if not len(lost):
+        return stars, measured
+    gap = cKDTree(np.column_stack([stars["y"], stars["x"]])).query(np.column_stack([lost["y"], lost["x"]]))[0]
+    lost = lost[gap > fwhm]
+    if measured is None:
+        return np.concatenate([stars, lost]), None
+    empty = np.zeros(len(lost), measured.dtype)
+    for name in measured.dtype.names or ():
+        unknown = np.nan if measured.dtype[name].kind == "f" else 0
+        empty[name] = MEASURED[name].empty if name in MEASURED else unknown
+    return np.concatenate([stars, lost]), np.concatenate([measured, empty])
 
 
 def _begin(char: CharacterizedExposure) -> Pixels:
