@@ -33,7 +33,7 @@ class Quality:
 
     snr: np.ndarray  # of the true transients outside masks
     recovered: np.ndarray
-    pulls: np.ndarray  # of recovered transients with S/N above 8: fainter ones are recovered if noise made them brighter
+    pulls: np.ndarray  # of recovered transients with S/N above 8: noise decides which fainter ones are found
     spurious: int
     spurious_plain: int  # neither dipole, saturated nor bright-star residual
     detections: int
