@@ -33,7 +33,7 @@ class Quality:
 
     snr: np.ndarray  # of the true transients outside masks
     recovered: np.ndarray
-    pulls: np.ndarray  # of recovered transients with S/N above 8: noise decides which fainter ones are found
+    pulls: np.ndarray  # of recovered transients with S/N above 5
     spurious: int
     spurious_plain: int  # neither dipole, saturated nor bright-star residual
     detections: int
@@ -86,7 +86,7 @@ def evaluate(folder: Path, truth: Path) -> Quality:
     distance, nearest = cKDTree(places).query(np.column_stack([y, x]))
     matched = distance < MATCH_PIXELS
     chosen = transient & clear & (flux > 0)
-    pulled = chosen & matched & (flux / noise > 8)
+    pulled = chosen & matched & (flux / noise > 5)
     measured = sources["psfFlux"][nearest[pulled]], sources["psfFluxErr"][nearest[pulled]]
     lonely = cKDTree(np.column_stack([y, x])).query(places)[0] >= MATCH_PIXELS
     return Quality(

@@ -23,6 +23,7 @@ __all__ = [
     "point_fluxes",
     "render_psf",
     "spline_psfs",
+    "without_gain",
 ]
 
 #: Result of a point-source fit; y, x are offsets from the middle pixel of the stamp.
@@ -157,6 +158,27 @@ def fit_points(
     results = np.zeros(len(data), POINT_DTYPE)
     _fit_points(data, variance, good, psfs, half, max_shift, results)
     return results
+
+
+def without_gain(flux: F64, flux_err: F64) -> F64:
+    """Take off a flux what the search for its position has added.
+
+    The position of the largest flux fits noise as well, one half of its variance per coordinate, so that a
+    fitted flux is too large by flux_err**2 / flux (Portillo, Speagle & Finkbeiner 2020, AJ 159, 165).
+
+    Parameters
+    ----------
+    flux, flux_err : ndarray, shape (n,)
+        Fitted together with a position, of either sign.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        The flux f whose expected fit is the one given, f + flux_err**2 / f; never less than half of it.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        part = 1 - 4 * (flux_err / flux) ** 2
+    return np.asarray(flux * (1 + np.sqrt(np.clip(np.nan_to_num(part), 0, None))) / 2)
 
 
 def point_fluxes(

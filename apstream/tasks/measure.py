@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.arrays.adaptive import adaptive_moments
-from apstream.arrays.photometry import aperture_fluxes, fit_points
+from apstream.arrays.photometry import aperture_fluxes, fit_points, without_gain
 from apstream.arrays.stamps import psf_stamps
 from apstream.arrays.types import F64, Records
 from apstream.model.columns import DIA_SOURCE
@@ -161,6 +161,8 @@ def _fit(detections: Detections, config: MeasureConfig) -> _Fitted:
         half=half,
         max_shift=config.max_shift_fwhm * fwhm,
     )
+    free = points["converged"]
+    points["flux"][free] = without_gain(points["flux"][free], points["flux_err"][free])
     y, x = y + points["y"], x + points["x"]
     cd = local_cd(difference.wcs, y, x) * 3600
     return _Fitted(stamps, points, y, x, cd, np.sign(prints["snr"]).astype(float), half, fwhm)

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apstream.arrays.photometry import aperture_fluxes, fit_points, point_fluxes, render_psf, spline_psfs
+from apstream.arrays.photometry import (
+    aperture_fluxes,
+    fit_points,
+    point_fluxes,
+    render_psf,
+    spline_psfs,
+    without_gain,
+)
 
 
 def gaussian(dy: float, dx: float, half: int, sigma: float = 1.8) -> np.ndarray:
@@ -70,6 +78,19 @@ def test_flux_error_is_that_of_an_optimal_fit():
     data, variance, good = stamps(500.0, 0.0, 0.0, noise=3.0)
     flux = point_fluxes(data, variance, good, SPLINE[None], y=np.zeros(1), x=np.zeros(1), half=12)[0]
     assert np.isclose(flux["flux_err"], 3.0 / np.sqrt(np.sum(gaussian(0, 0, 12) ** 2)), rtol=1e-3)
+
+
+@pytest.mark.parametrize(("snr", "sign"), [(6, 1), (10, -1)])
+def test_the_flux_at_a_fitted_position_is_unbiased(snr, sign):
+    err, n = 1 / np.sqrt(np.sum(gaussian(0, 0, 9) ** 2)), 4000
+    rng = np.random.default_rng(8)
+    clean = sign * snr * err * gaussian(0.2, -0.1, 9)
+    data = (clean + rng.normal(size=(n, 19, 19))).astype(np.float32)
+    ones = np.ones_like(data)
+    fit = fit_points(data, ones, ones > 0, np.repeat(SPLINE[None], n, axis=0), half=9, max_shift=4.0)
+    pull = (without_gain(fit["flux"], fit["flux_err"]) / sign - snr * err) / fit["flux_err"]
+    assert fit["converged"].mean() > 0.97
+    assert abs(pull.mean()) < 3 / np.sqrt(n)  # as fitted: 1 / snr
 
 
 def test_aperture_has_the_area_of_a_circle():
