@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -13,200 +16,167 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Make calibration products from raw frames, of files or in a repository.", no_args_is_help=True)
 
-Sources = Annotated[list[str], typer.Argument(help="A repository, or raw FITS files")]
-Out = Annotated[Path | None, typer.Option("--out", help="For files: where to write")]
-CameraName = Annotated[str, typer.Option("--camera", help="For files: camera name or YAML file")]
-DetectorNumber = Annotated[int | None, typer.Option("--detector", help="For files that hold several detectors")]
-Ids = Annotated[
+_Sources = Annotated[list[str], typer.Argument(help="A repository, or raw FITS files")]
+_Out = Annotated[Path | None, typer.Option("--out", help="For files: where to write")]
+_CameraName = Annotated[str, typer.Option("--camera", help="For files: camera name or YAML file")]
+_DetectorNumber = Annotated[int | None, typer.Option("--detector", help="For files that hold several detectors")]
+_Ids = Annotated[
     list[str] | None, typer.Option("--id", help="For a repository: selection, e.g. 'day=20260101 detector=3'")
 ]
-Since = Annotated[str, typer.Option(help="For a repository: holds from this date (ISO, or MJD TAI); default: always")]
-Until = Annotated[str, typer.Option(help="... until this one; default: until the next begins")]
-ReplaceRun = Annotated[bool, typer.Option(help="Go on with other settings than this repository's last")]
-Override = Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. bias.combine.n_sigma=5")]
-SettingsFile = Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")]
-Bias = Annotated[Path | None, typer.Option(help="For files: master bias")]
-Dark = Annotated[Path | None, typer.Option(help="For files: master dark, ADU per second")]
-Flat = Annotated[Path | None, typer.Option(help="For files: master flat")]
-DefectsFile = Annotated[Path | None, typer.Option(help="For files: bad pixels, map (nonzero) or boxes")]
-CrosstalkFile = Annotated[Path | None, typer.Option(help="For files: crosstalk (YAML)")]
-Linearity = Annotated[Path | None, typer.Option(help="For files: linearity (YAML)")]
-Ptc = Annotated[Path | None, typer.Option(help="For files: gains and noises (YAML)")]
+_Since = Annotated[str, typer.Option(help="For a repository: holds from this date (ISO, or MJD TAI); default: always")]
+_Until = Annotated[str, typer.Option(help="... until this one; default: until the next begins")]
+_ReplaceRun = Annotated[bool, typer.Option(help="Go on with other settings than this repository's last")]
+_Override = Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. bias.combine.n_sigma=5")]
+_SettingsFile = Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")]
+_Bias = Annotated[Path | None, typer.Option(help="For files: master bias")]
+_Dark = Annotated[Path | None, typer.Option(help="For files: master dark, ADU per second")]
+_Flat = Annotated[Path | None, typer.Option(help="For files: master flat")]
+_Defects = Annotated[Path | None, typer.Option(help="For files: bad pixels, map (nonzero) or boxes")]
+_Crosstalk = Annotated[Path | None, typer.Option(help="For files: crosstalk (YAML)")]
+_Linearity = Annotated[Path | None, typer.Option(help="For files: linearity (YAML)")]
+_Ptc = Annotated[Path | None, typer.Option(help="For files: gains and noises (YAML)")]
+_LinearityKind = Annotated[
+    Literal["polynomial", "table"] | None, typer.Option(help="Measure the linearity too, in this form")
+]
+_Kernel = Annotated[bool, typer.Option("--kernel", help="Make the brighter-fatter kernel too")]
+_Repository = Annotated[list[str] | None, typer.Argument(help="A repository; without it: --dark, --flat and --out")]
+_Flats = Annotated[list[Path] | None, typer.Option(help="For files: master flat; may be repeated")]
 
 
-@app.command()
-def bias(
-    sources: Sources,
-    out: Out = None,
-    camera: CameraName = "",
-    detector: DetectorNumber = None,
-    id: Ids = None,
-    since: Since = "",
-    until: Until = "",
-    replace_run: ReplaceRun = False,
-    override: Override = None,
-    settings: SettingsFile = None,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """The options that all of these commands have."""
+
+    sources: list[str] | None
+    out: Path | None
+    id: list[str] | None
+    since: str
+    until: str
+    replace_run: bool
+    override: list[str] | None
+    settings: list[Path] | None
+
+    def build(self, camera: str) -> CalibSettings:
+        from apstream.service.calib_settings import load_calib
+
+        return load_calib(camera, self.settings or [], self.override or [])
+
+
+_DEFAULTS: dict[str, Any] = {"camera": "", "kernel": False}
+_COMMON: dict[str, tuple[Any, Any]] = {
+    "id": (_Ids, None),
+    "since": (_Since, ""),
+    "until": (_Until, ""),
+    "replace_run": (_ReplaceRun, False),
+    "override": (_Override, None),
+    "settings": (_SettingsFile, None),
+}
+
+
+def _command(sources: Any = _Sources, **own: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function: it has the common options, which it gets as one `_Given`, and its `own`."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        empty = Parameter.empty if sources is _Sources else None
+        options = {"sources": (sources, empty), "out": (_Out, None)}
+        options |= {name: (option, _DEFAULTS.get(name)) for name, option in own.items()}
+
+        def command(**values: Any) -> None:
+            function(_Given(**{f.name: values.pop(f.name) for f in fields(_Given)}), **values)
+
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        parameters = [
+            Parameter(name, Parameter.KEYWORD_ONLY, annotation=option, default=default)
+            for name, (option, default) in (options | _COMMON).items()
+        ]
+        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        app.command()(command)
+        return function
+
+    return decorate
+
+
+@_command(camera=_CameraName, detector=_DetectorNumber)
+def bias(given: _Given, **files: Any) -> None:
     """Make the master bias.
 
     apstream calib bias raw/bias*.fits --camera mycam.yaml --out bias.fits
 
     apstream calib bias REPO --id day=20260101 --since 2026-01-01
     """
-    _run("bias", sources, (out, camera, detector), (id, since, until, replace_run), (settings, override))
+    _run("bias", given, **files)
 
 
-@app.command()
-def dark(
-    sources: Sources,
-    out: Out = None,
-    camera: CameraName = "",
-    detector: DetectorNumber = None,
-    bias: Bias = None,
-    linearity: Linearity = None,
-    ptc: Ptc = None,
-    id: Ids = None,
-    since: Since = "",
-    until: Until = "",
-    replace_run: ReplaceRun = False,
-    override: Override = None,
-    settings: SettingsFile = None,
-) -> None:
+@_command(camera=_CameraName, detector=_DetectorNumber, bias=_Bias, linearity=_Linearity, ptc=_Ptc)
+def dark(given: _Given, **files: Any) -> None:
     """Make the master dark, ADU per second.
 
     apstream calib dark raw/dark*.fits --camera mycam.yaml --bias bias.fits --out dark.fits
 
     apstream calib dark REPO --since 2026-01-01     (with the bias that the repository has)
     """
-    files = {"bias": bias, "linearity": linearity, "ptc": ptc}
-    _run("dark", sources, (out, camera, detector), (id, since, until, replace_run), (settings, override), files)
+    _run("dark", given, **files)
 
 
-@app.command()
-def flat(
-    sources: Sources,
-    out: Out = None,
-    camera: CameraName = "",
-    detector: DetectorNumber = None,
-    bias: Bias = None,
-    dark: Dark = None,
-    linearity: Linearity = None,
-    ptc: Ptc = None,
-    id: Ids = None,
-    since: Since = "",
-    until: Until = "",
-    replace_run: ReplaceRun = False,
-    override: Override = None,
-    settings: SettingsFile = None,
-) -> None:
+@_command(camera=_CameraName, detector=_DetectorNumber, bias=_Bias, dark=_Dark, linearity=_Linearity, ptc=_Ptc)
+def flat(given: _Given, **files: Any) -> None:
     """Make the master flat of a band, mean one.
 
     apstream calib flat raw/flat_r*.fits --camera mycam.yaml --bias bias.fits --out flat_r.fits
 
     apstream calib flat REPO --id filter=r --since 2026-01-01
     """
-    files = {"bias": bias, "dark": dark, "linearity": linearity, "ptc": ptc}
-    _run("flat", sources, (out, camera, detector), (id, since, until, replace_run), (settings, override), files)
+    _run("flat", given, **files)
 
 
-@app.command()
-def fringe(
-    sources: Sources,
-    out: Out = None,
-    camera: CameraName = "",
-    detector: DetectorNumber = None,
-    bias: Bias = None,
-    dark: Dark = None,
-    flat: Flat = None,
-    defects: DefectsFile = None,
-    crosstalk: CrosstalkFile = None,
-    linearity: Linearity = None,
-    ptc: Ptc = None,
-    id: Ids = None,
-    since: Since = "",
-    until: Until = "",
-    replace_run: ReplaceRun = False,
-    override: Override = None,
-    settings: SettingsFile = None,
-) -> None:
+@_command(
+    camera=_CameraName,
+    detector=_DetectorNumber,
+    bias=_Bias,
+    dark=_Dark,
+    flat=_Flat,
+    defects=_Defects,
+    crosstalk=_Crosstalk,
+    linearity=_Linearity,
+    ptc=_Ptc,
+)
+def fringe(given: _Given, **files: Any) -> None:
     """Make the fringe pattern of a band from sky frames.
 
     apstream calib fringe raw/sky_z*.fits --camera mycam.yaml --bias bias.fits --flat flat_z.fits --out fringe_z.fits
 
     apstream calib fringe REPO --id 'filter=z day=20260101' --since 2026-01-01
     """
-    files = {"bias": bias, "dark": dark, "flat": flat, "defects": defects, "crosstalk": crosstalk}
-    files |= {"linearity": linearity, "ptc": ptc}
-    _run("fringe", sources, (out, camera, detector), (id, since, until, replace_run), (settings, override), files)
+    _run("fringe", given, **files)
 
 
-@app.command()
-def crosstalk(
-    sources: Sources,
-    out: Out = None,
-    camera: CameraName = "",
-    detector: DetectorNumber = None,
-    bias: Bias = None,
-    id: Ids = None,
-    since: Since = "",
-    until: Until = "",
-    replace_run: ReplaceRun = False,
-    override: Override = None,
-    settings: SettingsFile = None,
-) -> None:
+@_command(camera=_CameraName, detector=_DetectorNumber, bias=_Bias)
+def crosstalk(given: _Given, **files: Any) -> None:
     """Measure the crosstalk between amplifiers on frames with bright stars.
 
     apstream calib crosstalk raw/science*.fits --camera mycam.yaml --out crosstalk.yaml
 
     apstream calib crosstalk REPO --id 'visit=1..50' --since 2026-01-01
     """
-    files = {"bias": bias}
-    _run("crosstalk", sources, (out, camera, detector), (id, since, until, replace_run), (settings, override), files)
+    _run("crosstalk", given, **files)
 
 
-@app.command()
-def ptc(
-    sources: Sources,
-    out: Out = None,
-    camera: CameraName = "",
-    detector: DetectorNumber = None,
-    bias: Bias = None,
-    linearity: Annotated[
-        Literal["polynomial", "table"] | None, typer.Option(help="Measure the linearity too, in this form")
-    ] = None,
-    kernel: Annotated[bool, typer.Option("--kernel", help="Make the brighter-fatter kernel too")] = False,
-    id: Ids = None,
-    since: Since = "",
-    until: Until = "",
-    replace_run: ReplaceRun = False,
-    override: Override = None,
-    settings: SettingsFile = None,
-) -> None:
+@_command(camera=_CameraName, detector=_DetectorNumber, bias=_Bias, linearity=_LinearityKind, kernel=_Kernel)
+def ptc(given: _Given, linearity: str | None, kernel: bool, **files: Any) -> None:
     """Measure gain, read noise and turn-off from pairs of flats, the linearity and the brighter-fatter kernel.
 
     apstream calib ptc raw/flat*.fits --camera kast-blue --out ptc.yaml
 
     apstream calib ptc REPO --id observation_type=flat^bias --linearity polynomial --since 2026-01-01
     """
-    override = [*(override or []), *([f"ptc.linearity.kind={linearity}"] if linearity else [])]
+    override = [*(given.override or []), *([f"ptc.linearity.kind={linearity}"] if linearity else [])]
     override += ["ptc.kernel.lags=5"] if kernel and not any("ptc.kernel." in word for word in override) else []
-    files = {"bias": bias}
-    _run("ptc", sources, (out, camera, detector), (id, since, until, replace_run), (settings, override), files)
+    _run("ptc", replace(given, override=override), **files)
 
 
-@app.command()
-def defects(
-    repository: Annotated[str, typer.Argument(help="A repository; without it give --dark, --flat and --out")] = "",
-    out: Out = None,
-    dark: Dark = None,
-    flat: Annotated[list[Path] | None, typer.Option(help="For files: master flat; may be repeated")] = None,
-    id: Ids = None,
-    since: Since = "",
-    until: Until = "",
-    replace_run: ReplaceRun = False,
-    override: Override = None,
-    settings: SettingsFile = None,
-) -> None:
+@_command(_Repository, dark=_Dark, flat=_Flats)
+def defects(given: _Given, dark: Path | None, flat: list[Path] | None) -> None:
     """Find hot and dead pixels and bad columns in master darks and flats.
 
     apstream calib defects --dark dark.fits --flat flat_r.fits --out defects.yaml
@@ -216,65 +186,45 @@ def defects(
     from apstream.errors import BadSettings
     from apstream.service.calib_defects import defects_of_files
 
-    if repository:
-        raise typer.Exit(_in_repository("defects", repository, (id, since, until, replace_run), (settings, override)))
-    if out is None:
+    if given.sources:
+        _in_repository("defects", given, given.sources)
+    if given.out is None:
         raise BadSettings("needed for files", where="--out", remedy="or name a repository")
-    _show(defects_of_files(dark, flat or [], out, _settings("", (settings, override))))
+    _show(defects_of_files(dark, flat or [], given.out, given.build("")))
 
 
-def _run(
-    kind: str,
-    sources: list[str],
-    files: tuple[Path | None, str, int | None],
-    choice: tuple[list[str] | None, str, str, bool],
-    settings: tuple[list[Path] | None, list[str] | None],
-    calibs: dict[str, Path | None] | None = None,
-) -> None:
-    from apstream.errors import BadSettings
+def _run(kind: str, given: _Given, **files: Any) -> None:
     from apstream.repo.repository import is_repository
 
+    sources = given.sources or []
     if is_repository(sources[0]):
-        if len(sources) > 1:
-            raise BadSettings("one repository, and nothing beside it", where=sources[1], remedy="select with --id")
-        raise typer.Exit(_in_repository(kind, sources[0], choice, settings))
-    _of_files(kind, sources, files, settings, calibs or {})
+        _in_repository(kind, given, sources)
+    _of_files(kind, given, **files)
 
 
-def _of_files(
-    kind: str,
-    sources: list[str],
-    files: tuple[Path | None, str, int | None],
-    settings: tuple[list[Path] | None, list[str] | None],
-    calibs: dict[str, Path | None],
-) -> None:
+def _of_files(kind: str, given: _Given, *, camera: str, detector: int | None, **calibs: Path | None) -> None:
     from apstream.errors import BadSettings
     from apstream.service.calib import make_of_files
     from apstream.service.calib_files import read_calibs
 
-    out, camera, detector = files
-    for option, value in (("--out", out), ("--camera", camera)):
+    for option, value in (("--out", given.out), ("--camera", camera)):
         if not value:
             raise BadSettings("needed for files", where=option, remedy="or name a repository instead of the files")
-    assert out is not None
+    assert given.out is not None
     made = make_of_files(
         kind,
-        [Path(source) for source in sources],
-        out,
+        [Path(source) for source in given.sources or []],
+        given.out,
         camera=camera,
         calibs=read_calibs({name: path for name, path in calibs.items() if path}),
-        settings=_settings(camera, settings),
+        settings=given.build(camera),
         detector=detector,
     )
     _show(made)
 
 
-def _in_repository(
-    kind: str,
-    root: str,
-    choice: tuple[list[str] | None, str, str, bool],
-    settings: tuple[list[Path] | None, list[str] | None],
-) -> int:
+def _in_repository(kind: str, given: _Given, roots: list[str]) -> NoReturn:
+    from apstream.errors import BadSettings
     from apstream.repo.data_ids import parse_date
     from apstream.repo.repository import Repository
     from apstream.repo.validity import ALWAYS
@@ -283,23 +233,20 @@ def _in_repository(
     from apstream.service.calib_settings import settings_of
     from apstream.service.outputs import keep_record
 
-    ids, since, until, replace_run = choice
-    valid = (parse_date(since) if since else ALWAYS[0], parse_date(until) if until else ALWAYS[1])
-    repository = Repository(root)
-    chosen = _settings(repository.camera, settings)
-    run = keep_record(repository, f"calib-{kind}", settings_of(chosen, kind), {}, replace=replace_run)
+    if len(roots) > 1:
+        raise BadSettings("one repository, and nothing beside it", where=roots[1], remedy="select with --id")
+    since, until = (
+        parse_date(word) if word else end for word, end in zip((given.since, given.until), ALWAYS, strict=True)
+    )
+    repository = Repository(roots[0])
+    chosen = given.build(repository.camera)
+    run = keep_record(repository, f"calib-{kind}", settings_of(chosen, kind), {}, replace=given.replace_run)
     failed = 0
     make = defects_of_masters if kind == "defects" else partial(make_of_raws, kind)
-    for outcome in make(repository, ids or [], settings=chosen, valid=valid, run=run):
+    for outcome in make(repository, given.id or [], settings=chosen, valid=(since, until), run=run):
         _show(outcome)
         failed += outcome.error is not None
-    return min(failed, 125)
-
-
-def _settings(camera: str, sources: tuple[list[Path] | None, list[str] | None]) -> CalibSettings:
-    from apstream.service.calib_settings import load_calib
-
-    return load_calib(camera, sources[0] or [], sources[1] or [])
+    raise typer.Exit(min(failed, 125))
 
 
 def _show(outcome: Any) -> None:
