@@ -37,10 +37,7 @@ class DifferenceConfig(BaseModel):
     @classmethod
     def _can_be_called(cls, replace: dict[StageName, str]) -> dict[StageName, str]:
         for stage, path in replace.items():
-            try:
-                check_replacement(stage, path)
-            except ValueError as error:
-                raise ValueError(f"stage {stage}: {error}") from None
+            check_replacement(stage, path)
         return replace
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any, Literal, cast
 
 import numpy as np
 
 from apstream.errors import BadSettings
+from apstream.imports import load_object
 from apstream.model.cutouts import Cutouts
 from apstream.model.exposures import CalExp, CharacterizedExposure, DifferenceImage, Exposure, Template
 from apstream.pipeline.report import counts
@@ -81,18 +81,19 @@ def check_replacement(stage: str, path: str) -> Callable[..., Any]:
     ValueError
         If there is no such function, or it cannot take the stage's arguments.
     """
-    module, _, name = path.partition(":")
     try:
-        function = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"cannot import {path!r}: {error}; write MODULE:FUNCTION, its folder on PYTHONPATH") from None
+        function = load_object(path, f"stage {stage}")
+    except BadSettings as error:
+        raise ValueError(str(error)) from None
     if not callable(function):
-        raise ValueError(f"{path!r} is no function")
+        raise ValueError(f"stage {stage}: {path!r} is no function")
     needed = len(inspect.signature(getattr(Stages(), stage)).parameters)
     try:
         inspect.signature(function).bind(*range(needed))
     except TypeError as error:
-        raise ValueError(f"{path!r} cannot be called with the {needed} arguments of {stage}: {error}") from None
+        raise ValueError(
+            f"stage {stage}: {path!r} cannot be called with the {needed} arguments of {stage}: {error}"
+        ) from None
     return cast(Callable[..., Any], function)
 
 

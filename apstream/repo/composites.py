@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from apstream.errors import BadSettings, DatasetNotFound
+from apstream.imports import load_object
 from apstream.model.geometry import Box
 from apstream.repo.dataset_types import (
     AggregateType,
@@ -16,7 +17,6 @@ from apstream.repo.dataset_types import (
     CompositeType,
     StoredType,
 )
-from apstream.repo.imports import load_object
 from apstream.repo.writing import Pending
 
 if TYPE_CHECKING:

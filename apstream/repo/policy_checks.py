@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from apstream.errors import BadSettings
+from apstream.imports import load_object
 from apstream.repo.assembly import check_names
 from apstream.repo.dataset_types import AggregateType, AnyType, ComponentType, CompositeType, StoredType
-from apstream.repo.imports import load_object
 
 if TYPE_CHECKING:
     from apstream.repo.policy import Policy

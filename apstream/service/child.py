@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from apstream.errors import ApstreamError, BadSettings, UnfitImage, WorkerDied
-from apstream.repo.imports import load_object
+from apstream.imports import load_object
 
 __all__ = ["READY", "child_main", "resolve"]
 

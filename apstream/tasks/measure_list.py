@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from apstream.arrays.source_sums import circle_sums, kron_sums, ring_medians
 from apstream.arrays.types import Records
 from apstream.errors import BadSettings
+from apstream.imports import load_object
 from apstream.model.measurements import MEASURED, aperture_columns
 from apstream.tasks.source_view import SourceView
 
@@ -121,19 +121,13 @@ def measurement(name: str) -> Measurement:
     """
     if name in MEASUREMENTS:
         return MEASUREMENTS[name]
-    module, colon, function = name.partition(":")
-    if not colon:
+    if ":" not in name:
         near = difflib.get_close_matches(name, MEASUREMENTS, n=3) or sorted(MEASUREMENTS)
         raise BadSettings(
             f"no measurement {name!r}; there are {', '.join(sorted(MEASUREMENTS))}",
             remedy=f"did you mean {', '.join(near)}? Or give module:function",
         )
-    try:
-        found = getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadSettings(
-            f"measurement {name!r} cannot be imported: {error}", remedy="its folder must be on PYTHONPATH"
-        ) from error
+    found = load_object(name, "measurement")
     if not callable(found):
         raise BadSettings(f"measurement {name!r} is no function", remedy="name a function of (view, config)")
     return found  # type: ignore[no-any-return]

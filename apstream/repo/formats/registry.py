@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from apstream.errors import BadSettings
+from apstream.imports import load_object
 from apstream.model.bright_objects import BrightObjects
 from apstream.model.columns import DIA_SOURCE, TableSpec
 from apstream.model.crosstalk import Crosstalk
@@ -73,7 +74,6 @@ from apstream.repo.formats.single import (
     write_psf,
     write_wcs,
 )
-from apstream.repo.imports import load_object
 
 __all__ = ["FORMATS", "Format", "get_format"]
 

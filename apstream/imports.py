@@ -1,4 +1,4 @@
-"""Objects named by import path, as policies name their assemblers and classes."""
+"""Objects named by import path: in policies, and in settings."""
 
 from __future__ import annotations
 
