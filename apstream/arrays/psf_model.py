@@ -27,6 +27,8 @@ __all__ = ["PsfForm", "PsfSolution", "fit_psf", "moffat_kernel"]
 
 _BETA = 3.5  # wings of the first guess
 _OUTLIER_SIGMA, _VARIATION = 6.0, 0.5
+_SLACK = (np.inf, 3.0, 0.7)  # in log chi2 above the median, before a star is left out, by step
+_MODEL_ERROR, _MISFIT = 0.01, 0.03  # of the light: of the weights, and what a star may differ by
 _FEWEST = 10  # stars of which a median tells anything
 
 
@@ -135,9 +137,9 @@ def fit_psf(image: F32, variance: F32, shapes: Shapes, chosen: BoolArray, form: 
         _settle(scene, basis, rounds=3 if step == 0 else 1)
         stamps, usable = _stamps(scene, half)
         models = _models(scene, basis)
-        noise = _noise_model(scene, models)
-        chi2 = _core_chi2(stamps, usable, noise, 1.5 * fwhm)
-        used = _survivors(chi2, used) if step else used
+        noise = _noise_model(scene, models, _MODEL_ERROR)
+        chi2 = _core_chi2(stamps, usable, _noise_model(scene, models, _MISFIT), 1.5 * fwhm)
+        used = _survivors(chi2, slack=_SLACK[min(step, 2)])
         scene.add(scene.flux)
         basis = _correct(basis, scene, (stamps, usable, models, noise), used, form.components if step else 0)
         basis = _center(basis, scene, fwhm)
@@ -249,11 +251,11 @@ def _star_noise(scene: _Scene, basis: F64) -> F64:
     return np.column_stack([sky, np.where(peak > 0, share, 0.0)])
 
 
-def _noise_model(scene: _Scene, models: F64) -> F64:
-    """Return a smooth variance of the stars' pixels: sky, the share of the light, and 1 % model error."""
+def _noise_model(scene: _Scene, models: F64, model_error: float) -> F64:
+    """Return a smooth variance of the stars' pixels: sky, the share of the light, and the model's relative error."""
     light = np.maximum(scene.flux[: scene.n, None, None] * models, 0)
     sky, share = scene.noise[:, 0, None, None], scene.noise[:, 1, None, None]
-    return np.asarray(sky + share * light + (0.01 * light) ** 2)
+    return np.asarray(sky + share * light + (model_error * light) ** 2)
 
 
 def _models(scene: _Scene, basis: F64) -> F64:
@@ -266,13 +268,15 @@ def _core_chi2(stamps: F64, usable: BoolArray, noise: F64, radius: float) -> F64
     return np.asarray((stamps**2 / noise * core).sum(axis=(1, 2)) / np.maximum(core.sum(axis=(1, 2)), 1))
 
 
-def _survivors(chi2: F64, used: BoolArray) -> BoolArray:
-    """Drop stars that fit much worse than the rest, at most a quarter of those left."""
+def _survivors(chi2: F64, *, slack: float) -> BoolArray:
+    """Tell which stars do not fit much worse than the rest, three quarters of them at least.
+
+    All are asked again each time: what a constant PSF does not fit may be a good star at the field's edge.
+    """
     logs = np.log(np.maximum(chi2, 1e-3))
-    middle = np.median(logs[used])
-    limit = middle + max(4 * mad_sigma(logs[used]), 0.7)
-    new = used & (logs < max(limit, np.quantile(logs[used], 0.75)))
-    return new if new.sum() >= 3 else used
+    limit = np.median(logs) + max(4 * mad_sigma(logs), slack)
+    used = np.asarray(logs <= max(limit, np.quantile(logs, 0.75)))
+    return used if used.sum() >= 3 else np.ones(len(chi2), bool)
 
 
 def _correct(

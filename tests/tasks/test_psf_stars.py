@@ -111,3 +111,18 @@ def test_the_reserved_stars_notice_a_psf_that_does_not_follow_the_field():
     assert free.metrics["characterize.psf_size_scatter"] < 0.015
     assert abs(free.metrics["characterize.psf_size_residual"]) < 0.005
     assert abs(free.metrics["characterize.psf_e1_residual"]) < 0.01
+
+
+def test_bright_stars_far_from_the_mean_shape_are_kept_and_spoilt_ones_are_not():
+    field = make_field(size=512, fwhm=3.0, n_stars=200, vary=2.0, faintest=5000, brightest=5e5, seed=95)
+    spoilt = np.flatnonzero(np.hypot(field.y - 256, field.x - 256) < 150)[3]  # beside it a source that is not found
+    image = field.image.copy()
+    y, x = int(field.y[spoilt]), int(field.x[spoilt])
+    image[y + 3 : y + 5, x + 2 : x + 5] += 0.015 * field.flux[spoilt]
+    result = found(image, field.variance, stars={"reserve": 0.0})
+    stars = result.stars
+    bright = stars["is_star"] & ~stars["blended"] & (stars["flux"] > 1e5)
+    near = np.hypot(stars["y"] - field.y[spoilt], stars["x"] - field.x[spoilt]) < 2
+    assert bright.sum() > 10
+    assert np.count_nonzero(~stars["psf_used"][bright & ~near]) <= 2
+    assert not np.any(stars["psf_used"][near])
