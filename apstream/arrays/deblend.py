@@ -14,7 +14,12 @@ from scipy.spatial import cKDTree
 
 from apstream.arrays.types import F32, F64, BoolArray, IntArray, Records
 
-__all__ = ["JOINT_DTYPE", "fit_jointly", "neighbour_lists", "symmetric_templates", "template_shares"]
+__all__ = [
+    "JOINT_DTYPE", "close_up", "fit_jointly", "neighbour_lists", "strip_order", "symmetric_templates",
+    "template_shares",
+]  # fmt: skip
+
+_STRIP = 64  # rows of an image whose pixels around one column a cache holds
 
 #: Corrections of a joint fit: of the flux, of the position times the flux, their errors, chi2 and pixels used.
 JOINT_DTYPE = np.dtype([("flux", "f8"), ("fdy", "f8"), ("fdx", "f8"), ("flux_err", "f8"), ("fdy_err", "f8"),
@@ -31,6 +36,19 @@ def neighbour_lists(y: F64, x: F64, radius: float) -> tuple[IntArray, IntArray]:
     both = both[np.lexsort((both[:, 1], gap, both[:, 0]))]
     starts = np.searchsorted(both[:, 0], np.arange(len(y) + 1))
     return starts.astype(np.int64), np.ascontiguousarray(both[:, 1], np.int64)
+
+
+def strip_order(y: F64, x: F64) -> IntArray:
+    """Return an order of places along strips of rows: what is near in it is near in the image, and so in the cache."""
+    return np.asarray(np.lexsort((x, np.floor_divide(y, _STRIP))), np.int64)
+
+
+@njit(cache=True, nogil=True)
+def close_up(cube: F32, rows: IntArray) -> None:
+    """Move stamps to the front of `cube`, in place: rows[k], increasing, to k."""
+    for k in range(len(rows)):
+        if rows[k] != k:
+            cube[k] = cube[rows[k]]
 
 
 def fit_jointly(

@@ -153,7 +153,7 @@ def _stamp(psf, terms, place, rooms, out):  # type: ignore[no-untyped-def]
     _shift(kernel, place[0] - row, place[1] - col, room, out)
 
 
-def psf_stamps(basis: F64, terms: F64, *, y: F64, x: F64) -> F32:
+def psf_stamps(basis: F64, terms: F64, *, y: F64, x: F64, out: F32 | None = None) -> F32:
     """Return the PSF at many stars, each moved to its subpixel position within its central pixel.
 
     Parameters
@@ -164,12 +164,14 @@ def psf_stamps(basis: F64, terms: F64, *, y: F64, x: F64) -> F32:
         Polynomial terms at each star.
     y, x : ndarray, shape (n,)
         Positions in array pixels; finite.
+    out : ndarray, shape (n, h, w), float32
+        Written and returned; None: new.
 
     Returns
     -------
     ndarray, shape (n, h, w), float32
     """
-    out = np.empty((len(y), *basis.shape[1:]), np.float32)
+    out = np.empty((len(y), *basis.shape[1:]), np.float32) if out is None else out
     _stamps(_planes(basis), np.ascontiguousarray(terms, np.float64), np.asarray(y, float), np.asarray(x, float), out)
     return out
 

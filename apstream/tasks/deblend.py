@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from apstream.arrays.deblend import fit_jointly, neighbour_lists
+from apstream.arrays.deblend import close_up, fit_jointly, neighbour_lists, strip_order
 from apstream.arrays.hidden import find_hidden, misfit
 from apstream.arrays.polynomial import poly_terms
 from apstream.arrays.psf import add_stamps, move_stars, psf_stamps
@@ -20,6 +20,8 @@ _LEAST_HOST = 8.0  # beside fainter sources nothing can hide
 _HIDDEN_ROUNDS = 8  # a blend taken for one star has to move apart
 _BEND = 1.4  # light lost by a Gaussian fitted at a distance, for the square of the distance in FWHM
 _SETTLED = 0.1  # error of the flux, in its standard errors, that no further round is made for
+_COLUMNS = ("y", "x", "y_err", "x_err", "flux", "flux_err", "chi2", "hidden")
+_SPARE = 4  # one stamp in so many is kept for hidden sources; unused memory costs nothing
 _LEAST_FREE = 5.0  # fainter sources keep the position of their peak
 
 
@@ -48,8 +50,8 @@ class Deblended:
     ----------
     residual : ndarray, shape (ny, nx), float32
         The image less the PSF models of all sources.
-    cube : ndarray, shape (n, h, w), float32
-        The PSF at each source.
+    room : ndarray, shape (more than n, h, w), float32
+        Begins with `cube`, the PSF at each source; behind it is room for more.
     hidden : ndarray, shape (n,), bool
         Found in what another source left over.
     """
@@ -62,19 +64,35 @@ class Deblended:
     flux_err: F64
     chi2: F64
     residual: F32
-    cube: F32
+    room: F32
     hidden: BoolArray
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def keep(self, chosen: BoolArray | IntArray) -> None:
+    @property
+    def cube(self) -> F32:
+        """The PSF at each source, shape (n, h, w)."""
+        return self.room[: len(self)]
+
+    def keep(self, chosen: BoolArray) -> None:
         """Keep some of the sources; the light of the others goes back into the residual."""
-        gone = np.ones(len(self), bool)
-        gone[chosen] = False
+        gone = ~chosen
         add_stamps(self.residual, self.cube[gone], self.y[gone], self.x[gone], np.nan_to_num(self.flux[gone]))
-        for name in ("y", "x", "y_err", "x_err", "flux", "flux_err", "chi2", "cube", "hidden"):
+        close_up(self.room, np.flatnonzero(chosen))
+        for name in _COLUMNS:
             setattr(self, name, getattr(self, name)[chosen])
+
+    def append(self, cube: F32, y: F64, x: F64, flux: F64) -> None:
+        """Add hidden sources, and subtract them."""
+        count, nan = len(self), np.full(len(y), np.nan)
+        add_stamps(self.residual, cube, y, x, -flux)
+        if len(self.room) < count + len(y):
+            self.room = np.concatenate([self.cube, cube])
+        self.room[count : count + len(y)] = cube
+        more = {"y": y, "x": x, "flux": flux, "hidden": np.ones(len(y), bool)}
+        for name in _COLUMNS:
+            setattr(self, name, np.concatenate([getattr(self, name), more.get(name, nan)]))
 
 
 def deblend(
@@ -96,7 +114,7 @@ def deblend(
     Returns
     -------
     Deblended
-        In the order of `start`, hidden sources behind; NaN fluxes where a source cannot be fitted.
+        NaN fluxes where a source cannot be fitted.
     """
     sources = _begin(image, psf, start)
     _settle(sources, variance, psf, fwhm, config, np.arange(len(sources)), config.rounds)
@@ -111,16 +129,14 @@ def deblend(
 
 
 def _begin(image: F32, psf: Psf, start: tuple[F64, F64, F64]) -> Deblended:
-    y, x, flux = (np.array(values, float) for values in start)
+    order = strip_order(start[0], start[1])
+    y, x, flux = (np.asarray(values, float)[order] for values in start)
     nan = np.full(len(y), np.nan)
-    cube = _cube(psf, y, x)
+    room = np.empty((len(y) + len(y) // _SPARE, *psf.basis.shape[1:]), np.float32)
+    cube = psf_stamps(psf.basis, _terms(psf, y, x), y=y, x=x, out=room[: len(y)])
     residual = image.copy()
     add_stamps(residual, cube, y, x, -flux)
-    return Deblended(y, x, nan.copy(), nan.copy(), flux, nan.copy(), nan.copy(), residual, cube, np.zeros(len(y), bool))
-
-
-def _cube(psf: Psf, y: F64, x: F64) -> F32:
-    return psf_stamps(psf.basis, _terms(psf, y, x), y=y, x=x)
+    return Deblended(y, x, nan.copy(), nan.copy(), flux, nan.copy(), nan.copy(), residual, room, np.zeros(len(y), bool))
 
 
 def _terms(psf: Psf, y: F64, x: F64) -> F64:
@@ -190,9 +206,11 @@ def _add_hidden(sources: Deblended, image: F32, variance: F32, psf: Psf, fwhm: f
     )  # fmt: skip
     if not len(host):
         return
+    order = strip_order(y, x)
+    y, x, flux, host = y[order], x[order], flux[order], host[order]
     host, reach = suspects[host], config.reach_fwhm * fwhm
     before = sources.y.copy(), sources.x.copy(), sources.flux.copy()
-    _append(sources, psf, y, x, flux)
+    sources.append(psf_stamps(psf.basis, _terms(psf, y, x), y=y, x=x), y, x, flux)
     _settle(sources, variance, psf, fwhm, config, _within(sources, y, x, reach), _HIDDEN_ROUNDS)
     good = _explained(sources, image, variance, host, count, fwhm, config)
     if good.all():
@@ -202,14 +220,6 @@ def _add_hidden(sources: Deblended, image: F32, variance: F32, psf: Psf, fwhm: f
     sources.keep(np.concatenate([np.ones(count, bool), good]))
     _place(sources, psf, moved, *(values[moved] for values in before))  # they had made room for what is none
     _settle(sources, variance, psf, fwhm, config, moved, _HIDDEN_ROUNDS)
-
-
-def _append(sources: Deblended, psf: Psf, y: F64, x: F64, flux: F64) -> None:
-    cube, nan = _cube(psf, y, x), np.full(len(y), np.nan)
-    add_stamps(sources.residual, cube, y, x, -flux)
-    more = {"y": y, "x": x, "flux": flux, "cube": cube, "hidden": np.ones(len(y), bool)}
-    for name in ("y", "x", "y_err", "x_err", "flux", "flux_err", "chi2", "cube", "hidden"):
-        setattr(sources, name, np.concatenate([getattr(sources, name), more.get(name, nan)]))
 
 
 def _within(sources: Deblended, y: F64, x: F64, radius: float) -> IntArray:

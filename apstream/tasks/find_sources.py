@@ -80,7 +80,7 @@ def find_sources(char: CharacterizedExposure, config: FindSourcesConfig | None) 
     start = peaks.y[brightest], peaks.x[brightest], peaks.flux[brightest]
     sources = deblend(pixels.image, pixels.variance, pixels.psf, start, fwhm=pixels.fwhm, config=config.deblend)
     with np.errstate(invalid="ignore"):
-        sources.keep(np.flatnonzero(sources.flux > _FAINTEST * sources.flux_err))
+        sources.keep(sources.flux > _FAINTEST * sources.flux_err)
     if not len(sources):
         return char
     stars, measured = measured_rows(

@@ -237,8 +237,8 @@ def _fill_shapes(rows: Records, fitted: _Fitted, difference: DifferenceImage, co
     y, x = fitted.y - stamps.y, fitted.x - stamps.x
     start = np.full(len(rows), (fitted.fwhm / 2.3548) ** 2)
     kernels = psf_stamps(difference.psf.basis, *difference.psf.box.normalize(fitted.y, fitted.x))
-    zero, one = np.zeros(len(rows)), np.ones(len(rows))
-    psf = adaptive_moments(kernels, np.ones(kernels.shape, bool), y=zero, x=zero, sign=one, start=start)
+    zero = np.zeros(len(rows))
+    psf = adaptive_moments(kernels, np.ones(kernels.shape, bool), y=zero, x=zero, start=start)
     shape = adaptive_moments(stamps.data, stamps.good, y=y, x=x, sign=fitted.sign, start=start)
     cd = fitted.cd
     scale = np.abs(cd[:, 0, 0] * cd[:, 1, 1] - cd[:, 0, 1] * cd[:, 1, 0])  # arcsec^2 per pixel^2

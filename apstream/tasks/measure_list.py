@@ -64,11 +64,12 @@ def _apertures(view: SourceView, config: MeasureListConfig) -> Columns:
 
 
 def _kron(view: SourceView, config: MeasureListConfig) -> Columns:
-    m = view.moments
-    shape = np.column_stack([m["iyy"], m["ixx"], m["iyx"]])
-    found = kron_sums(view.data, view.variance, view.good, y=view.y, x=view.x, shape=shape)
+    found = kron_sums(view.data, view.variance, view.good, y=view.y, x=view.x, shape=view.shape)
     names = ("kron_flux", "kron_flux_err", "kron_radius")
-    return {**dict(zip(names, found.T[:3], strict=True)), "kron_flag": ~(found[:, 3] > 0.9)}
+    return {
+        **dict(zip(names, found.T[:3], strict=True)),
+        "kron_flag": ~(found[:, 3] > 0.9) | ~view.moments["converged"],
+    }
 
 
 def _moments(view: SourceView, config: MeasureListConfig) -> Columns:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from apstream.arrays.deblend import symmetric_templates, template_shares
+from apstream.arrays.deblend import strip_order, symmetric_templates, template_shares
 from apstream.arrays.polynomial import poly_terms
 from apstream.arrays.sources import LocalPsf, Photometry, aperture_sums, flags_near
 from apstream.arrays.stamps import gather_stamps, stamp_corners
@@ -61,7 +61,6 @@ def measured_rows(
     divide
         Whether blends with extended sources are divided by templates.
     """
-    sources.keep(np.argsort(-sources.flux, kind="stable"))
     facts = _facts(pixels, sources, peaks)
     shapes = psf_moments(pixels.psf, sources.y, sources.x)
     side = 2 * int(np.ceil(max((*config.apertures_px, 2.5 * pixels.fwhm)) + 1)) + 1
@@ -69,13 +68,20 @@ def measured_rows(
     scene = _Scene(char.box, pixels, sources, facts, shapes, own, side)
     stars = np.zeros(len(sources), STAR_DTYPE)
     parts = []
+    order, typical = strip_order(sources.y, sources.x), float(np.median(_area(shapes)))
     for first in range(0, len(sources), _CHUNK):
-        rows = np.arange(first, min(first + _CHUNK, len(sources)))
+        rows = order[first : first + _CHUNK]
         view = _view(scene, rows)
-        _fill_shapes(stars, rows, view)
+        _fill_shapes(stars, rows, view, typical)
         parts.append(measure_listed(view, config))
     _fill(stars, char, pixels, sources, aperture_fwhm * pixels.fwhm)
-    return stars, None if parts[0] is None else np.concatenate([part for part in parts if part is not None])
+    brightest = np.argsort(-stars["flux"], kind="stable")
+    if parts[0] is None:
+        return stars[brightest], None
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    measured = np.concatenate([part for part in parts if part is not None])
+    return stars[brightest], measured[place[brightest]]
 
 
 def _facts(pixels: Pixels, sources: Deblended, peaks: Peaks) -> dict[str, Any]:
@@ -170,12 +176,11 @@ def _divide(image: F32, sources: Deblended, members: IntArray, side: int) -> dic
     return out
 
 
-def _fill_shapes(stars: Records, rows: IntArray, view: SourceView) -> None:
-    """Fill size, ellipticity, peak and whether a source looks like the PSF."""
+def _fill_shapes(stars: Records, rows: IntArray, view: SourceView, typical: float) -> None:
+    """Fill size, ellipticity, peak and whether a source looks like the PSF, whose FWHM is that of a `typical` area."""
     m, p = view.moments, view.psf_shape
     with np.errstate(invalid="ignore", divide="ignore"):
-        stars["fwhm"][rows] = view.fwhm * np.sqrt(view.size_ratio * np.sqrt(p[:, 0] * p[:, 1] - p[:, 2] ** 2)
-                                                  / np.median(np.sqrt(p[:, 0] * p[:, 1] - p[:, 2] ** 2)))  # fmt: skip
+        stars["fwhm"][rows] = view.fwhm * np.sqrt(view.size_ratio * _area(p) / typical)
         stars["ellipticity"][rows] = np.hypot(m["ixx"] - m["iyy"], 2 * m["iyx"]) / (m["ixx"] + m["iyy"])
         offset = np.abs(np.log(view.size_ratio) / 2)
         tolerance = np.hypot(0.08, 2 / np.maximum(view.flux / view.flux_err, 1))
@@ -183,6 +188,11 @@ def _fill_shapes(stars: Records, rows: IntArray, view: SourceView) -> None:
     middle = view.data.shape[1] // 2
     core = view.data[:, middle - 1 : middle + 2, middle - 1 : middle + 2]
     stars["peak"][rows] = core.max(axis=(1, 2))
+
+
+def _area(shape: F64) -> F64:
+    """Return the root of the determinant of second moments iyy, ixx, iyx."""
+    return np.asarray(np.sqrt(shape[:, 0] * shape[:, 1] - shape[:, 2] ** 2))
 
 
 def _fill(stars: Records, char: CharacterizedExposure, pixels: Pixels, sources: Deblended, radius: float) -> None:

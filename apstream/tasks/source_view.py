@@ -13,7 +13,6 @@ from apstream.arrays.adaptive import adaptive_moments
 from apstream.arrays.moments import FWHM_PER_SIGMA
 from apstream.arrays.polynomial import poly_terms
 from apstream.arrays.psf import kernel_at
-from apstream.arrays.stamp_moments import stamp_moments
 from apstream.arrays.types import F32, F64, BoolArray, Records
 from apstream.model.psf import Psf
 
@@ -68,8 +67,14 @@ class SourceView:
     @cached_property
     def moments(self) -> Records:
         """Adaptive moments, `arrays.adaptive.MOMENTS_DTYPE`."""
-        start = np.full(len(self), 1.1 * (self.fwhm / FWHM_PER_SIGMA) ** 2)
-        return stamp_moments(self.data, self.good, y=self.y, x=self.x, start=start)
+        return adaptive_moments(self.data, self.good, y=self.y, x=self.x, start=self.psf_shape)
+
+    @cached_property
+    def shape(self) -> F64:
+        """Second moments iyy, ixx, iyx of each source; those of the PSF where its own are not known, shape (n, 3)."""
+        m = self.moments
+        own = np.column_stack([m["iyy"], m["ixx"], m["iyx"]])
+        return np.where(m["converged"][:, None], own, self.psf_shape)
 
     @cached_property
     def size_ratio(self) -> F64:
@@ -89,7 +94,7 @@ def psf_moments(psf: Psf, y: F64, x: F64) -> F64:
     kernels = np.array([kernel_at(psf.basis, np.ascontiguousarray(t)) for t in terms])
     zero = np.zeros(len(kernels))
     start = np.full(len(kernels), (psf.fwhm() / FWHM_PER_SIGMA) ** 2)
-    found = adaptive_moments(kernels, np.ones(kernels.shape, bool), y=zero, x=zero, sign=zero + 1, start=start)
+    found = adaptive_moments(kernels, np.ones(kernels.shape, bool), y=zero, x=zero, start=start)
     values = np.stack([np.where(found["converged"], found[name], fallback)
                        for name, fallback in (("iyy", start), ("ixx", start), ("iyx", zero))], axis=-1)  # fmt: skip
     table = RegularGridInterpolator((places, places), values.reshape(_GRID, _GRID, 3))

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starfield import add_stamp, moffat, stamp
 
-from apstream.arrays.psf import add_stamps, fit_stamps, lanczos_taps, psf_flux, psf_stamps, shift_kernel
+from apstream.arrays.psf import (
+    add_stamps,
+    fit_stamps,
+    lanczos_taps,
+    move_stars,
+    psf_flux,
+    psf_stamps,
+    shift_kernel,
+)
 
 FWHM = 3.5
 
@@ -89,3 +97,28 @@ def test_stars_off_the_image_or_without_pixels_are_nan_not_errors():
     assert list(np.isnan(fit["flux"])) == [True, True, False]
     add_stamps(image, cube, y, x, np.array([1.0, np.nan, 1.0]))
     assert np.all(np.isfinite(image))
+
+
+def test_moving_stars_is_adding_them_where_they_were_and_subtracting_them_where_they_are():
+    rng = np.random.default_rng(6)
+    rows, cols = np.mgrid[-9:10, -9:10]
+    round_, long = (np.exp(-0.5 * (rows**2 + (cols / w) ** 2) / 2.2) for w in (1.0, 1.5))
+    basis, terms = (
+        np.array([round_ + long, 0.2 * (long - round_)]),
+        np.column_stack([np.ones(40), rng.uniform(-1, 1, 40)]),
+    )
+    old = rng.uniform(-3, 63, 40), rng.uniform(-3, 83, 40), rng.uniform(10, 1e4, 40)  # some beyond the border
+    new = *(values + rng.uniform(-0.8, 0.8, 40) for values in old[:2]), rng.uniform(10, 1e4, 40)
+    old[2][3] = np.nan
+    image = rng.normal(0, 5, (60, 80)).astype(np.float32)
+    moved, chosen = image.copy(), np.sort(rng.choice(40, 25, replace=False))
+    cube = psf_stamps(basis, terms, y=old[0], x=old[1])
+    kept = cube.copy()
+    move_stars(moved, cube, basis, terms[chosen], chosen, *(tuple(v[chosen] for v in place) for place in (old, new)))
+    there = psf_stamps(basis, terms[chosen], y=new[0][chosen], x=new[1][chosen])
+    add_stamps(image, kept[chosen], old[0][chosen], old[1][chosen], old[2][chosen])
+    add_stamps(image, there, new[0][chosen], new[1][chosen], -new[2][chosen])
+    np.testing.assert_allclose(moved, image, atol=2e-3)
+    np.testing.assert_array_equal(cube[chosen], there)
+    others = np.setdiff1d(np.arange(40), chosen)
+    np.testing.assert_array_equal(cube[others], kept[others])

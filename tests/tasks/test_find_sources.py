@@ -150,6 +150,19 @@ def test_galaxies_are_extended_and_stars_are_not():
     assert np.mean(result.stars["is_star"][galaxies]) < 0.03
 
 
+def test_every_source_has_a_kron_flux_and_where_the_shape_is_the_psfs_it_is_flagged():
+    y, x = grid(40, 1)
+    result = find_sources(characterized(paint(y, x, flux_of(7.0)), 12), FindSourcesConfig())
+    lost = result.measured["shape_flag"]
+    assert lost.any()  # noise alone leaves some without a shape
+    assert np.isfinite(result.measured["kron_flux"]).all()
+    assert np.isfinite(result.measured["kron_flux_err"]).all()
+    assert result.measured["kron_flag"][lost].all()
+    there, index = matched(result.stars[lost], y, x)
+    kron = result.measured["kron_flux"][lost][index[there]]
+    assert abs(np.mean(kron) / flux_of(7.0) - 1) < 0.15 + 3 * np.std(kron) / flux_of(7.0) / np.sqrt(len(kron))
+
+
 def test_two_galaxies_that_touch_share_their_light():
     light = np.zeros((SIZE, SIZE))
     y, x = grid(90, 6)
