@@ -8,13 +8,15 @@ import numpy as np
 
 from apstream.arrays.types import F32, F64, FloatArray
 
-__all__ = ["CENTRE", "PHASES", "TAPS", "bilinear_table", "lanczos3", "lanczos3_table"]
+__all__ = ["CENTRE", "HALF_DEGREE", "PHASES", "TAPS", "bilinear_table", "lanczos3", "lanczos3_table", "tap_polynomials"]
 
 #: Number of taps; tap k belongs to pixel floor(position) + k - CENTRE.
 TAPS = 6
 CENTRE = 2
 #: Fractions of a pixel that are tabulated; positions are rounded to them (error below 1/2048 px).
 PHASES = 1024
+#: Terms of the even and of the odd part of the polynomials that stand for a table.
+HALF_DEGREE = 3
 
 
 def lanczos3(t: FloatArray) -> F64:
@@ -51,3 +53,32 @@ def bilinear_table() -> F32:
     weights = np.zeros((PHASES + 1, TAPS))
     weights[:, CENTRE], weights[:, CENTRE + 1] = 1 - phase, phase
     return weights.astype(np.float32)
+
+
+def tap_polynomials(table: F32) -> F32:
+    """Return polynomials that give the weights of a table at any phase, to within 2e-6 for Lanczos-3.
+
+    Parameters
+    ----------
+    table : ndarray, shape (PHASES + 1, TAPS)
+        Weights that are the same from both ends: tap k at phase t is tap 5 - k at 1 - t.
+
+    Returns
+    -------
+    ndarray, shape (TAPS / 2, 2 HALF_DEGREE)
+        Of taps k = 0, 1, 2: even and odd terms in u = t - 1/2 of a polynomial q. The weight is t (1 - t) q(u); that of
+        the tap next to the position is (1 - t) (1 + t q(u)). So whole pixels stay exact.
+    """
+    rest, known = _tap_basis()
+    weights = table[1:-1, : TAPS // 2].astype(float)
+    weights[:, -1] -= rest
+    return np.ascontiguousarray((known @ weights).T, np.float32)
+
+
+@cache
+def _tap_basis() -> tuple[F64, F64]:
+    # 1 - t at the phases between, and what makes weights there coefficients by least squares
+    phase = np.arange(1, PHASES) / PHASES
+    u, powers = phase - 0.5, 2 * np.arange(HALF_DEGREE)
+    terms = u[:, None] ** np.concatenate([powers, powers + 1])
+    return 1 - phase, np.linalg.pinv((phase * (1 - phase))[:, None] * terms)

@@ -1,19 +1,30 @@
-"""Where the pixels of a row lie on another grid, and the interpolation weights there: kernels of `arrays.warp`."""
+"""Where the pixels of a row lie on another grid, and the interpolation weights there: kernels of `arrays.warp`.
+
+They work on `BLOCK` pixels of a row at a time, in flat arrays whose sections begin at multiples of `BLOCK`: that is
+what a compiler turns into operations on many pixels at once. No views are made, for counting their references would
+cost as much as the arithmetic.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from apstream.arrays.lanczos import PHASES, TAPS
+from apstream.arrays.lanczos import TAPS
 from apstream.arrays.types import F32, F64, IntArray
 
-__all__ = ["CELL", "position", "row_positions"]
+__all__ = ["BLOCK", "CELL", "FX", "FY", "SCALE", "SECTIONS", "block_positions", "block_weights", "position", "run_end"]
 
 #: Pixels between nodes of the grid of exact positions.
 CELL = 32
+#: Pixels of a row that are dealt with at a time.
+BLOCK = 256
+#: Sections of what is known of a block: weights along y, along x, fractions of a pixel, area ratio.
+FY, FX, SCALE, SECTIONS = 2 * TAPS, 2 * TAPS + 1, 2 * TAPS + 2, 2 * TAPS + 3
+_FY, _FX, _SCALE, _COLUMN = np.uintp(FY * BLOCK), np.uintp(FX * BLOCK), np.uintp(SCALE * BLOCK), np.uintp(BLOCK)
 #: Positions farther off than this, pixels, lie outside every image.
 _FARTHEST = 1e8
+_NOWHERE = -2
 
 
 @njit(cache=True, nogil=True)
@@ -26,71 +37,102 @@ def position(nodes: tuple[F64, F64, F64], offset: tuple[int, int], i: int, j: in
     return yl + (yr - yl) * tx, xl + (xr - xl) * tx
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def row_positions(
-    shape: tuple[int, int],
-    nodes: tuple[F64, F64, F64],
-    table: F32,
-    at: tuple[tuple[int, int], int],
-    weights: tuple[F32, F32],
-    found: tuple[IntArray, F32, F32],
-) -> None:
-    """Find for one row whole pixels (-1 beyond the image), fractions, area ratios and weights, in place."""
-    (oy, ox), i = at
-    _, fractions, scale = found
-    nx = scale.size
-    gi = (i + oy) // CELL
-    ty = (i + oy - gi * CELL) / CELL
-    for gj in range((nx + ox + CELL - 1) // CELL):
-        ends = (*_ends(nodes[0], gi, gj, ty), *_ends(nodes[1], gi, gj, ty), *_ends(nodes[2], gi, gj, ty))
-        j0 = gj * CELL - ox
-        _cell_positions(ends, j0, (max(0, j0), min(nx, j0 + CELL)), shape, found)
-    for axis in range(2):
-        _look_up(table, fractions[axis], weights[axis])
-
-
 @njit(cache=True, nogil=True)
+def block_positions(
+    nodes: tuple[F64, F64, F64], offset: tuple[int, int], where: tuple[int, int, int], whole: IntArray, found: F32
+) -> None:
+    """Find whole pixels, fractions and area ratios of a part of a row, in place.
+
+    Parameters
+    ----------
+    nodes, offset
+        As in `MapGrid`.
+    where
+        Row, first pixel and number of pixels, at most `BLOCK`.
+    whole : ndarray, shape (2 BLOCK,), int32
+        Row of the source, and its column less the place in the block; the row is -2 where there is none.
+    found : ndarray, shape (SECTIONS BLOCK,), float32
+        Sections `FY`, `FX` and `SCALE` are filled.
+    """
+    i, first, n = where
+    begin = first + offset[1]
+    gi = (i + offset[0]) // CELL
+    ty = (i + offset[0] - gi * CELL) / CELL
+    for gj in range(begin // CELL, (begin + n + CELL - 1) // CELL):
+        start, stop = max(0, gj * CELL - begin), min(n, (gj + 1) * CELL - begin)
+        y, x, area = _ends(nodes[0], gi, gj, ty), _ends(nodes[1], gi, gj, ty), _ends(nodes[2], gi, gj, ty)
+        far = max(abs(y[0]), abs(y[1]), abs(x[0]), abs(x[1]))
+        if far < _FARTHEST:  # false for NaN
+            _cell_positions((y, x, area), (start, stop, begin + start - gj * CELL), whole, found)
+        else:
+            whole[start:stop] = _NOWHERE
+            found[FY * BLOCK + start : FY * BLOCK + stop] = 0
+            found[FX * BLOCK + start : FX * BLOCK + stop] = 0
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _cell_positions(
-    ends: tuple[float, float, float, float, float, float],
-    j0: int,
-    span: tuple[int, int],
-    shape: tuple[int, int],
-    found: tuple[IntArray, F32, F32],
+    ends: tuple[tuple[float, float], tuple[float, float], tuple[float, float]],
+    where: tuple[int, int, int],
+    whole: IntArray,
+    found: F32,
 ) -> None:
     # free of branches, and in single precision from the whole pixel at the cell's start on: many at a time
-    yl, yr, xl, xr, al, ar = ends
-    first, n = span[0], span[1] - span[0]
-    sy, sx = found[0][0, first : span[1]], found[0][1, first : span[1]]
-    fy, fx = found[1][0, first : span[1]], found[1][1, first : span[1]]
-    scale = found[2][first : span[1]]
-    if not (abs(yl) < _FARTHEST and abs(yr) < _FARTHEST and abs(xl) < _FARTHEST and abs(xr) < _FARTHEST):
-        sy[:], sx[:], fy[:], fx[:], scale[:] = -1, 0, 0, 0, np.nan  # NaN ends here too
-        return
-    h, w, y0, x0 = np.int32(shape[0]), np.int32(shape[1]), np.int32(np.floor(yl)), np.int32(np.floor(xl))
-    ry, rx, dy, dx = np.float32(yl - y0), np.float32(xl - x0), np.float32(yr - yl), np.float32(xr - xl)
-    a0, da, lag, zero = np.float32(al), np.float32(ar - al), np.int32(first - j0), np.int32(0)
-    for j in range(n):
-        tx = np.float32(np.int32(j) + lag) * np.float32(1 / CELL)
-        ty, tz = ry + dy * tx, rx + dx * tx
-        wy, wx = np.floor(ty), np.floor(tz)
-        jy, jx = y0 + np.int32(wy), x0 + np.int32(wx)
-        scale[j] = a0 + da * tx
-        inside = (jy >= zero) & (jx >= zero) & (jy < h) & (jx < w)
-        sy[j], sx[j] = jy if inside else np.int32(-1), jx if inside else zero
-        fy[j], fx[j] = ty - wy, tz - wx
+    y, x, area = ends
+    start, stop, into = where
+    y0, x0 = np.int32(np.floor(y[0])), np.int32(np.floor(x[0]))
+    ry, rx, dy, dx = np.float32(y[0] - y0), np.float32(x[0] - x0), np.float32(y[1] - y[0]), np.float32(x[1] - x[0])
+    a0, da = np.float32(area[0]), np.float32(area[1] - area[0])
+    first, x1 = np.uintp(start), x0 - np.int32(start)
+    for k in range(stop - start):
+        j = first + np.uintp(k)
+        t = np.float32(np.int32(k) + np.int32(into)) * np.float32(1 / CELL)
+        py, px = ry + dy * t, rx + dx * t
+        wy, wx = np.floor(py), np.floor(px)
+        whole[j], whole[_COLUMN + j] = y0 + np.int32(wy), x1 + np.int32(wx) - np.int32(k)
+        found[_FY + j], found[_FX + j], found[_SCALE + j] = py - wy, px - wx, a0 + da * t
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def block_weights(coefficients: F32, fractions: int, first: int, found: F32) -> None:
+    """Work out the weights of a block along one axis, in place.
+
+    Parameters
+    ----------
+    coefficients
+        From `arrays.lanczos.tap_polynomials`.
+    fractions, first
+        The section of `found` that has the fractions, and the first of the weights.
+    """
+    at, base = np.uintp(fractions * BLOCK), np.uintp(first * BLOCK)
+    for tap in range(TAPS // 2):
+        e0, e1, e2 = coefficients[tap, 0], coefficients[tap, 1], coefficients[tap, 2]
+        o0, o1, o2 = coefficients[tap, 3], coefficients[tap, 4], coefficients[tap, 5]
+        near = np.float32(tap == TAPS // 2 - 1)
+        left, right = base + np.uintp(tap * BLOCK), base + np.uintp((TAPS - 1 - tap) * BLOCK)
+        for k in range(BLOCK):
+            j = np.uintp(k)
+            t = found[at + j]
+            u = t - np.float32(0.5)
+            s, rest = u * u, np.float32(1) - t
+            even, odd = e0 + s * (e1 + s * e2), u * (o0 + s * (o1 + s * o2))
+            found[left + j], found[right + j] = rest * (near + t * (even + odd)), t * (near + rest * (even - odd))
 
 
 @njit(cache=True, nogil=True)
-def _look_up(table: F32, fraction: F32, weights: F32) -> None:
-    # tap by tap, so that many positions are looked up at a time
-    half, phases = np.float32(0.5), np.float32(PHASES)
-    place = np.empty(fraction.size, np.int32)
-    for j in range(fraction.size):
-        place[j] = np.int32(fraction[j] * phases + half)
-    for k in range(TAPS):
-        tap, row = table[k], weights[k]
-        for j in range(fraction.size):
-            row[j] = tap[np.uintp(np.uint32(place[j]))]
+def run_end(whole: IntArray, start: int, n: int) -> int:
+    """Return where the pixels of a block end that, beginning at `start`, lie on successive pixels of one row."""
+    y, x, end = whole[start], whole[BLOCK + start], start + 1
+    while end + CELL <= n:
+        other = np.int32(0)
+        for k in range(end, end + CELL):
+            other |= (whole[k] ^ y) | (whole[BLOCK + k] ^ x)
+        if other:
+            break
+        end += CELL
+    while end < n and whole[end] == y and whole[BLOCK + end] == x:
+        end += 1
+    return end
 
 
 @njit(cache=True, nogil=True)

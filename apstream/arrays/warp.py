@@ -1,7 +1,7 @@
 """Resampling of an image, its mask and its variance onto another pixel grid.
 
 The source position of every target pixel is interpolated bilinearly from a coarse grid of exact positions;
-weights come from a table (`arrays.lanczos`). `arrays.warp_plain` says the same slowly.
+weights come from polynomials through a table (`arrays.lanczos`). `arrays.warp_plain` says the same slowly.
 """
 
 from __future__ import annotations
@@ -13,8 +13,19 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from apstream.arrays.lanczos import CENTRE, PHASES, TAPS
-from apstream.arrays.positions import CELL, position, row_positions
+from apstream.arrays.lanczos import CENTRE, PHASES, TAPS, tap_polynomials
+from apstream.arrays.positions import (
+    BLOCK,
+    CELL,
+    FX,
+    FY,
+    SCALE,
+    SECTIONS,
+    block_positions,
+    block_weights,
+    position,
+    run_end,
+)
 from apstream.arrays.types import F32, F64, FloatArray, IntArray
 
 __all__ = ["CELL", "LOST_WEIGHT", "MASK_WEIGHT", "MIN_WEIGHT", "MapGrid", "PixelMap", "map_grid", "resample"]
@@ -28,8 +39,13 @@ MASK_WEIGHT = 0.1
 LOST_WEIGHT = 0.02
 #: Weight that must be there.
 MIN_WEIGHT = 0.5
-_MASKED, _BAD = 1, 2
+_MASKED, _BAD, _LACKING = 1, 2, 4
 Status = NDArray[np.uint8]
+#: Pixels on successive source pixels: row and first column there, target row, first pixel of the block, and which
+#: pixels of the block.
+Run = tuple[int, int, int, int, int, int]
+_B, _WX = np.uintp(BLOCK), np.uintp(TAPS * BLOCK)
+_FY, _FX, _SCALE = np.uintp(FY * BLOCK), np.uintp(FX * BLOCK), np.uintp(SCALE * BLOCK)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,23 +122,20 @@ def resample(
     image, variance = np.ascontiguousarray(image, np.float32), np.ascontiguousarray(variance, np.float32)
     mask = np.ascontiguousarray(mask, np.int32)
     status = _footprint_status(image, mask, variance, bits[0])
-    out = (np.empty(shape, np.float32), np.zeros(shape, np.int32), np.empty(shape, np.float32))
-    tables = (table, np.ascontiguousarray(table.T))
-    _resample((image, mask, variance, status), (grid.y, grid.x, grid.area), tables, grid.offset, bits, out)
+    out = (np.empty(shape, np.float32), np.empty(shape, np.int32), np.empty(shape, np.float32))
+    taps = (table, tap_polynomials(table))
+    _resample((image, mask, variance, status), (grid.y, grid.x, grid.area), taps, grid.offset, bits, out)
     return out
 
 
-@njit(cache=True, nogil=True)
-def _is_bad(image: F32, mask: IntArray, variance: F32, y: int, x: int, no_data: int) -> bool:
-    finite = np.isfinite(image[y, x]) and np.isfinite(variance[y, x])
-    return (not finite) or (mask[y, x] & no_data) != 0
-
-
 def _footprint_status(image: F32, mask: IntArray, variance: F32, no_data: int) -> Status:
-    """Tell what lies under the taps of a position in pixel (y, x): masked or bad pixels, the image's end."""
+    """Tell what lies under the taps of a position in pixel (y, x): masked or bad pixels, the image's end.
+
+    The bit `_LACKING` says that the pixel itself is bad.
+    """
     state = np.empty(image.shape, np.uint8)
-    status = np.full(image.shape, _MASKED | _BAD, np.uint8)
     _pixel_status(image, mask, variance, no_data, state)
+    status = (state & np.uint8(_LACKING)) | np.uint8(_MASKED | _BAD)
     _spread_status(state, status)
     return status
 
@@ -134,7 +147,7 @@ def _pixel_status(image: F32, mask: IntArray, variance: F32, no_data: int, out: 
         for x in range(w):
             difference = image[y, x] - image[y, x] + (variance[y, x] - variance[y, x])  # NaN unless both finite
             bad = (difference != 0) | ((mask[y, x] & no_data) != 0)
-            out[y, x] = np.uint8(mask[y, x] != 0) * np.uint8(_MASKED) | np.uint8(bad) * np.uint8(_BAD)
+            out[y, x] = np.uint8(mask[y, x] != 0) * np.uint8(_MASKED) | np.uint8(bad) * np.uint8(_BAD | _LACKING)
 
 
 @njit(cache=True, nogil=True)
@@ -146,14 +159,16 @@ def _spread_status(state: Status, out: Status) -> None:
             line[x] = (
                 state[top, x] | state[top + 1, x] | state[top + 2, x]
                 | state[top + 3, x] | state[top + 4, x] | state[top + 5, x]
-            )  # fmt: skip
-        row = out[top + CENTRE]
+            ) & np.uint8(_MASKED | _BAD)  # fmt: skip
+        row, own = out[top + CENTRE], state[top + CENTRE]
         for x in range(w - TAPS + 1):
-            row[x + CENTRE] = line[x] | line[x + 1] | line[x + 2] | line[x + 3] | line[x + 4] | line[x + 5]
+            near = line[x] | line[x + 1] | line[x + 2] | line[x + 3] | line[x + 4] | line[x + 5]
+            row[x + CENTRE] = near | (own[x + CENTRE] & np.uint8(_LACKING))
 
 
 @njit(cache=True, nogil=True)
-def _mask_union(mask: IntArray, y0: int, x0: int, wy: F32, wx: F32) -> int:
+def _mask_union(mask: IntArray, corner: tuple[int, int], wy: F32, wx: F32) -> int:
+    y0, x0 = corner
     bits = 0
     for k in range(TAPS):
         if abs(wy[k]) > MASK_WEIGHT:
@@ -165,26 +180,25 @@ def _mask_union(mask: IntArray, y0: int, x0: int, wy: F32, wx: F32) -> int:
 
 @njit(cache=True, nogil=True)
 def _partial_sum(
-    source: tuple[F32, IntArray, F32, Status], y0: int, x0: int, wy: F32, wx: F32, no_data: int
+    source: tuple[F32, IntArray, F32, Status], y0: int, x0: int, wy: F32, wx: F32
 ) -> tuple[float, float, float, int]:
     # over the good pixels under the taps: weighted values, weights, magnitude of weights lost, mask union
-    image, mask, variance, _ = source
+    image, mask, _, status = source
     h, w = image.shape
-    total, weight, lost, union = 0.0, 0.0, 0.0, 0
-    for k in range(TAPS):
-        for m in range(TAPS):
+    total, weight, found, union = 0.0, 0.0, 0.0, 0
+    rows, columns = (max(0, -y0), min(TAPS, h - y0)), (max(0, -x0), min(TAPS, w - x0))
+    for k in range(rows[0], rows[1]):
+        for m in range(columns[0], columns[1]):
             share = wy[k] * wx[m]
-            if share == 0:
-                continue
             y, x = y0 + k, x0 + m
-            if y < 0 or x < 0 or y >= h or x >= w or _is_bad(image, mask, variance, y, x, no_data):
-                lost += abs(share)
+            if share == 0 or status[y, x] & _LACKING:
                 continue
             total += share * image[y, x]
             weight += share
+            found += abs(share)
             if abs(wy[k]) > MASK_WEIGHT and abs(wx[m]) > MASK_WEIGHT:
                 union |= mask[y, x]
-    return total, weight, lost, union
+    return total, weight, np.abs(wy).sum() * np.abs(wx).sum() - found, union
 
 
 @njit(cache=True, nogil=True)
@@ -201,107 +215,153 @@ def _linear_variance(variance: F32, y: int, x: int, fy: float, fx: float) -> flo
     return total / weight
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@njit(cache=True, nogil=True)
 def _resample(
     source: tuple[F32, IntArray, F32, Status],
     nodes: tuple[F64, F64, F64],
-    tables: tuple[F32, F32],
+    taps: tuple[F32, F32],
     offset: tuple[int, int],
     bits: tuple[int, int],
     out: tuple[F32, IntArray, F32],
 ) -> None:
-    status = source[3]
-    ny, nx = out[0].shape
-    wy, wx = np.empty((TAPS, nx), np.float32), np.empty((TAPS, nx), np.float32)
-    fractions, scale = np.empty((2, nx), np.float32), np.empty(nx, np.float32)
-    whole = np.empty((2, nx), np.int32)
+    image, mask, variance, status = source
+    out_image, out_mask, out_variance = out
+    ny, nx = out_image.shape
+    found, whole = np.zeros(SECTIONS * BLOCK, np.float32), np.zeros(2 * BLOCK, np.int32)
     for i in range(ny):
-        row_positions(status.shape, nodes, tables[1], (offset, i), (wy, wx), (whole, fractions, scale))
-        j = 0
-        while j < nx:
-            end, state = _run_end(whole, status, j)
-            if state & _BAD:
-                sy, sx = position(nodes, offset, i, j)
-                value, noise, union = _border(source, sy, sx, tables[0], bits)
-                out[0][i, j], out[2][i, j] = scale[j] * value, scale[j] * scale[j] * noise
-                out[1][i, j] = union
-            else:
-                first, where = (whole[0, j], whole[1, j]), (i, j, end)
-                _run_image(source[0], (wy, wx), first, scale, where, out[0])
-                _run_variance(source[2], first, (fractions, scale), where, out[2])
-                if state & _MASKED:
-                    _run_mask(source, (wy, wx), first, where, out[1])
-            j = end
+        for first in range(0, nx, BLOCK):
+            n = min(BLOCK, nx - first)
+            block_positions(nodes, offset, (i, first, n), whole, found)
+            block_weights(taps[1], FY, 0, found)
+            block_weights(taps[1], FX, TAPS, found)
+            end = 0
+            while end < n:
+                start, end = end, run_end(whole, end, n)
+                where = (whole[start], whole[BLOCK + start] + start, i, first, start, end)
+                state = _run_state(status, where)
+                if state & _BAD:
+                    _odd_run(source, nodes, taps[0], (offset, bits), where, (whole, found), out)
+                    continue
+                _run_image(image, found, where, out_image)
+                _run_variance(variance, found, where, out_variance)
+                _run_mask(mask, status, found, state, where, out_mask)
 
 
 @njit(cache=True, nogil=True)
-def _run_end(whole: IntArray, status: Status, start: int) -> tuple[int, np.int64]:
-    # where the successive good source pixels end that begin here, and the union of their states
-    nx, y, x = whole.shape[1], whole[0, start], whole[1, start]
-    if y < 0 or status[y, x] & _BAD:
-        return start + 1, np.int64(_BAD)
-    row, state, end = status[y], np.int64(status[y, x]), start + 1
-    while end < nx and whole[0, end] == y and whole[1, end] == x + (end - start):
-        here = np.int64(row[x + (end - start)])
-        if here & _BAD:
-            break
-        state |= here
-        end += 1
-    return end, state
+def _run_state(status: Status, where: Run) -> np.uint8:
+    # the union of the states of successive source pixels; bad if some are not there
+    y, x, n = where[0], where[1], where[5] - where[4]
+    if y < 0 or x < 0 or y >= status.shape[0] or x + n > status.shape[1]:
+        return np.uint8(_BAD)
+    row, column, union = np.uintp(y), np.uintp(x), np.uint8(0)
+    for k in range(n):
+        union |= status[row, column + np.uintp(k)]
+    return union
+
+
+@njit(cache=True, nogil=True)
+def _odd_run(
+    source: tuple[F32, IntArray, F32, Status],
+    nodes: tuple[F64, F64, F64],
+    table: F32,
+    how: tuple[tuple[int, int], tuple[int, int]],
+    where: Run,
+    known: tuple[IntArray, F32],
+    out: tuple[F32, IntArray, F32],
+) -> None:
+    # pixels of which some have not all they need: piece by piece
+    offset, bits = how
+    y, x, i, first, start, end = where
+    inside, beyond = _reached(source[3].shape, known[0], start, end)
+    for a, b in ((start, inside), (beyond, end)):
+        here = slice(first + a, first + b)
+        out[0][i, here], out[1][i, here], out[2][i, here] = np.nan, bits[0], np.nan
+    j = inside
+    while j < beyond:
+        last, state = _good_end(source[3], known[0], j, beyond)
+        if last > j:
+            piece = (y, x + j - start, i, first, j, last)
+            _run_image(source[0], known[1], piece, out[0])
+            _run_variance(source[2], known[1], piece, out[2])
+            _run_mask(source[1], source[3], known[1], state, piece, out[1])
+            j = last
+            continue
+        sy, sx = position(nodes, offset, i, first + j)
+        value, noise, union = _border(source, sy, sx, table, bits)
+        scale = known[1][SCALE * BLOCK + j]
+        out[0][i, first + j], out[2][i, first + j] = scale * value, scale * scale * noise
+        out[1][i, first + j] = union
+        j += 1
+
+
+@njit(cache=True, nogil=True)
+def _good_end(status: Status, whole: IntArray, start: int, end: int) -> tuple[int, np.uint8]:
+    # where the pixels of a run end that, from `start` on, have all they need; the union of their states
+    y, x, union = whole[start], whole[BLOCK + start], np.uint8(0)
+    if y < 0 or y >= status.shape[0]:
+        return start, union
+    for k in range(start, end):
+        if x + k < 0 or x + k >= status.shape[1] or status[y, x + k] & _BAD:
+            return k, union
+        union |= status[y, x + k]
+    return end, union
+
+
+@njit(cache=True, nogil=True)
+def _reached(shape: tuple[int, int], whole: IntArray, start: int, end: int) -> tuple[int, int]:
+    # the part of a run that may lie on the source
+    y, x = whole[start], whole[BLOCK + start]
+    if y < -1 or y >= shape[0]:
+        return end, end
+    inside = min(max(start, -1 - x), end)
+    return inside, max(inside, min(end, shape[1] - x))
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _run_image(
-    image: F32, weights: tuple[F32, F32], first: tuple[int, int], scale: F32, where: tuple[int, int, int], out: F32
-) -> None:
-    wy, wx = weights
-    # pixels of one row that lie on successive source pixels: all is read in order, many pixels at a time
-    top, left = np.uintp(first[0] - CENTRE), np.uintp(first[1] - CENTRE)
-    row, start = np.uintp(where[0]), np.uintp(where[1])
+def _run_image(image: F32, found: F32, where: Run, out: F32) -> None:
+    # all is read in order, many pixels at a time
+    y, x, row = np.uintp(where[0]), np.uintp(where[1]), np.uintp(where[2])
+    begin, start = np.uintp(where[3]), np.uintp(where[4])
+    top, left = y - np.uintp(CENTRE), x - np.uintp(CENTRE)
     u1, u2, u3, u4, u5 = np.uintp(1), np.uintp(2), np.uintp(3), np.uintp(4), np.uintp(5)
-    for n in range(np.uintp(where[2] - where[1])):
+    for n in range(np.uintp(where[5] - where[4])):
         j, x = start + np.uintp(n), left + np.uintp(n)
-        w0, w1, w2, w3, w4, w5 = wx[0, j], wx[1, j], wx[2, j], wx[3, j], wx[4, j], wx[5, j]
+        w0, w1, w2 = found[_WX + j], found[_WX + _B + j], found[_WX + u2 * _B + j]
+        w3, w4, w5 = found[_WX + u3 * _B + j], found[_WX + u4 * _B + j], found[_WX + u5 * _B + j]
         total = np.float32(0)
         for k in range(TAPS):
             y = top + np.uintp(k)
-            total += wy[k, j] * (
+            total += found[np.uintp(k) * _B + j] * (
                 w0 * image[y, x] + w1 * image[y, x + u1] + w2 * image[y, x + u2]
                 + w3 * image[y, x + u3] + w4 * image[y, x + u4] + w5 * image[y, x + u5]
             )  # fmt: skip
-        out[row, j] = scale[j] * total
+        out[row, begin + j] = found[_SCALE + j] * total
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _run_variance(
-    variance: F32, first: tuple[int, int], position: tuple[F32, F32], where: tuple[int, int, int], out: F32
-) -> None:
-    fractions, scale = position
-    y, left, row, start = np.uintp(first[0]), np.uintp(first[1]), np.uintp(where[0]), np.uintp(where[1])
+def _run_variance(variance: F32, found: F32, where: Run, out: F32) -> None:
+    y, left, row = np.uintp(where[0]), np.uintp(where[1]), np.uintp(where[2])
+    begin, start = np.uintp(where[3]), np.uintp(where[4])
     one = np.uintp(1)
-    for n in range(np.uintp(where[2] - where[1])):
+    for n in range(np.uintp(where[5] - where[4])):
         j, x = start + np.uintp(n), left + np.uintp(n)
-        fy, fx = fractions[0, j], fractions[1, j]
+        fy, fx, scale = found[_FY + j], found[_FX + j], found[_SCALE + j]
         upper = variance[y, x] + fx * (variance[y, x + one] - variance[y, x])
         lower = variance[y + one, x] + fx * (variance[y + one, x + one] - variance[y + one, x])
-        out[row, j] = scale[j] * scale[j] * (upper + fy * (lower - upper))
+        out[row, begin + j] = scale * scale * (upper + fy * (lower - upper))
 
 
 @njit(cache=True, nogil=True)
-def _run_mask(
-    source: tuple[F32, IntArray, F32, Status],
-    weights: tuple[F32, F32],
-    first: tuple[int, int],
-    where: tuple[int, int, int],
-    out: IntArray,
-) -> None:
-    _, mask, _, status = source
-    y, x = first
-    i, start, end = where
-    for n in range(end - start):
-        if status[y, x + n] & _MASKED:
-            wy, wx = weights[0][:, start + n], weights[1][:, start + n]
-            out[i, start + n] = _mask_union(mask, y - CENTRE, x + n - CENTRE, wy, wx)
+def _run_mask(mask: IntArray, status: Status, found: F32, state: np.uint8, where: Run, out: IntArray) -> None:
+    y, x, row, begin, start, end = where
+    for j in range(begin + start, begin + end):
+        out[row, j] = 0
+    if state & _MASKED:
+        for n in range(end - start):
+            if status[y, x + n] & _MASKED:
+                weights = found[start + n : 2 * TAPS * BLOCK : BLOCK]
+                corner = (y - CENTRE, x + n - CENTRE)
+                out[row, begin + start + n] = _mask_union(mask, corner, weights[:TAPS], weights[TAPS:])
 
 
 @njit(cache=True, nogil=True)
@@ -309,18 +369,18 @@ def _border(
     source: tuple[F32, IntArray, F32, Status], sy: float, sx: float, table: F32, bits: tuple[int, int]
 ) -> tuple[float, float, int]:
     # one position where pixels are missing under the taps
-    image, mask, variance, _ = source
+    variance, status = source[2], source[3]
     no_data, partial = bits
-    h, w = image.shape
+    h, w = variance.shape
     if not (sy > -0.5 and sx > -0.5 and sy < h - 0.5 and sx < w - 0.5):
         return np.nan, np.nan, no_data  # NaN positions end here too
-    if _is_bad(image, mask, variance, int(np.floor(sy + 0.5)), int(np.floor(sx + 0.5)), no_data):
+    if status[int(np.floor(sy + 0.5)), int(np.floor(sx + 0.5))] & _LACKING:
         return np.nan, np.nan, no_data
     iy, ix = int(np.floor(sy)), int(np.floor(sx))
     fy, fx = np.float32(sy - iy), np.float32(sx - ix)
     wy = table[int(fy * np.float32(PHASES) + np.float32(0.5))]
     wx = table[int(fx * np.float32(PHASES) + np.float32(0.5))]
-    total, weight, lost, union = _partial_sum(source, iy - CENTRE, ix - CENTRE, wy, wx, no_data)
+    total, weight, lost, union = _partial_sum(source, iy - CENTRE, ix - CENTRE, wy, wx)
     if weight < MIN_WEIGHT:
         return np.nan, np.nan, no_data
     union |= partial if lost > LOST_WEIGHT else 0

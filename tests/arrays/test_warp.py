@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apstream.arrays.lanczos import bilinear_table, lanczos3, lanczos3_table
+from apstream.arrays.lanczos import PHASES, bilinear_table, lanczos3, lanczos3_table, tap_polynomials
 from apstream.arrays.warp import CELL, map_grid, resample
 from apstream.arrays.warp_plain import resample_plain
 
@@ -190,3 +190,33 @@ def test_table_rows_reproduce_constants_and_slopes():
     np.testing.assert_allclose(table @ np.arange(-2, 4), phase, atol=1e-6)
     np.testing.assert_allclose(table.sum(axis=1), 1, atol=1e-6)
     assert lanczos3(np.array([0.0, 1, 2, 3, -1])) == pytest.approx([1, 0, 0, 0, 0], abs=1e-12)
+
+
+@pytest.mark.parametrize(("table", "error"), [(lanczos3_table(), 2e-6), (bilinear_table(), 1e-7)])
+def test_polynomials_give_the_weights_of_a_table(table, error):
+    t = np.arange(PHASES + 1) / PHASES
+    powers = np.array([0, 2, 4, 1, 3, 5])[:, None]
+    for tap, coefficients in enumerate(tap_polynomials(table).astype(float)):
+        left, right = (coefficients @ (side * (t - 0.5)) ** powers for side in (1, -1))
+        near = tap == 2
+        np.testing.assert_allclose((1 - t) * (near + t * left), table[:, tap], atol=error)
+        np.testing.assert_allclose(t * (near + (1 - t) * right), table[:, 5 - tap], atol=error)
+
+
+@pytest.mark.parametrize("degrees", [40, 90, 200])
+def test_turned_images_equal_plain(degrees):
+    shape = (60, 300)  # wider than a block of pixels
+    image, mask, variance = planes((200, 210), 4)
+    image[100, 90] = np.nan
+    c, s = 0.7 * np.cos(np.deg2rad(degrees)), 0.7 * np.sin(np.deg2rad(degrees))
+    middle = np.array([100 - 30 * c - 150 * s, 105 + 30 * s - 150 * c])
+    grid = map_grid(affine(((c, s), (-s, c)), middle), shape, (0, 0))
+    fast = resample(image, mask, variance, grid, shape=shape, table=lanczos3_table(), bits=BITS)
+    i, j = np.mgrid[: shape[0], : shape[1]].astype(float)
+    positions = _bilinear(grid.y, i, j), _bilinear(grid.x, i, j)
+    area = _bilinear(grid.area, i, j)
+    plain = resample_plain(image, mask, variance, positions, area=area, table=lanczos3_table(), bits=BITS)
+    same = fast[1] == plain[1]
+    assert same.mean() > 0.998
+    np.testing.assert_allclose(fast[0][same], plain[0][same], rtol=2e-3, equal_nan=True)
+    np.testing.assert_allclose(fast[2][same], plain[2][same], rtol=2e-3, equal_nan=True)
