@@ -1,24 +1,25 @@
 """Straight trails through a single image, found below the noise of a pixel.
 
 The image is binned and cut off at a few sigma, and summed along lines of every angle and offset (a Radon transform
-by shear and sum over a coarse image). A trail through the detector adds up to many sigma; its line is then refined,
-and its width measured, on the profile across it. What is bright only in part (a star, its spikes, a galaxy, a
-bleeding column) is no trail: a trail must shine in most pieces of its line.
+by shear and sum over a coarse image). A trail through the detector adds up to many sigma; its line is then fitted,
+and its width measured, on the profile across it, pixel by pixel. What is bright only in
+part (a star, its spikes, a galaxy, a bleeding column) is no trail: a trail must shine in most pieces of its line.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
 
 from apstream.arrays.types import F32, F64, BoolArray
 
-__all__ = ["Streak", "bin_significance", "find_streaks", "paint_streak"]
+__all__ = ["Streak", "bin_significance", "find_streaks", "fit_streak", "paint_streak"]
 
 _ANGLES_PER_PIXEL = 1.0  # of the binned diagonal
 _PIECES = 16
+_FAINT = 0.1  # of the noise of a pixel: where a trail ends sideways
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,7 @@ def find_streaks(image: F32, weight: F32, *, n_sigma: float, most: int, bin_px: 
         k, j = np.unravel_index(int(np.argmax(score)), score.shape)
         if not score[k, j] > n_sigma:
             break
-        half = max(image.shape)
-        line = float(angles[k]), float(j - half)
+        line = float(angles[k]), _offset(float(j) - max(image.shape), float(angles[k]))
         line, width, part = _refine(work, weight, line)
         if part >= least_part and width < 12:
             angle, offset = line
@@ -106,37 +106,37 @@ def _level(image: F32, weight: F32) -> float:
 
 
 def _radon(image: F32, weight: F32, angles: F64) -> tuple[F32, F32]:
-    half = max(image.shape)
-    shape = len(angles), 2 * half + 1
-    sums, counts = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    _project(image, weight, np.cos(angles), np.sin(angles), half, sums, counts)
+    """Return sums and counts of lines, shape (angles, 3 half + 1): by where they meet the axis that they cross."""
+    half, flat = max(image.shape), _is_flat(angles)
+    sums, counts = (np.zeros((len(angles), 3 * half + 1), np.float32) for _ in range(2))
+    for plane, out in ((image, sums), (weight, counts)):
+        turned = np.ascontiguousarray(plane.T)
+        for k, angle in enumerate(angles):
+            if flat[k]:
+                _project(turned, np.tan(angle), half, out[k])
+            else:
+                _project(plane, 1 / np.tan(angle), half, out[k])
     return sums, counts
 
 
+def _offset(meets: float, angle: float) -> float:
+    return meets * float(np.cos(angle) if _is_flat(np.array(angle)) else -np.sin(angle))
+
+
+def _is_flat(angles: F64) -> BoolArray:
+    """Tell which lines are closer to the x axis than to the y axis."""
+    return np.asarray(np.abs(np.cos(angles)) >= np.abs(np.sin(angles)), np.bool_)
+
+
 @njit(cache=True, nogil=True)
-def _project(image, weight, cosines, sines, half, sums, counts):  # type: ignore[no-untyped-def]
-    """Walk along each line one pixel of its longer axis at a time, the nearest pixel of the other axis."""
-    ny, nx = image.shape
-    for k in range(len(cosines)):
-        c, s = cosines[k], sines[k]
-        if abs(c) >= abs(s):  # y = (offset + x s) / c
-            for x in range(nx):
-                shift = x * s
-                for y in range(ny):
-                    if weight[y, x] > 0:
-                        j = int(np.floor(y * c - shift + 0.5)) + half
-                        if 0 <= j <= 2 * half:
-                            sums[k, j] += image[y, x]
-                            counts[k, j] += 1
-        else:
-            for y in range(ny):
-                shift = y * c
-                for x in range(nx):
-                    if weight[y, x] > 0:
-                        j = int(np.floor(shift - x * s + 0.5)) + half
-                        if 0 <= j <= 2 * half:
-                            sums[k, j] += image[y, x]
-                            counts[k, j] += 1
+def _project(plane, slope, half, out):  # type: ignore[no-untyped-def]
+    """Shear by one pixel of the second axis at a time, and sum over the first."""
+    length = plane.shape[1]
+    for i in range(plane.shape[0]):
+        first = half - int(np.floor(i * slope + 0.5))
+        target, line = out[first : first + length], plane[i]
+        for j in range(length):
+            target[j] += line[j]
 
 
 def _score(sums: F32, counts: F32, least: float) -> F32:
@@ -202,6 +202,91 @@ def _erase(image: F32, weight: F32, angle: float, offset: float, half: float) ->
     y, x = np.ogrid[: image.shape[0], : image.shape[1]]
     near = np.abs(y * np.cos(angle) - x * np.sin(angle) - offset) <= half
     image[near], weight[near] = 0, 0
+
+
+def fit_streak(image: F32, variance: F32, usable: BoolArray, streak: Streak, *, reach: int, clip: float) -> Streak:
+    """Fit the line of a streak on the pixels, and how far across it shines.
+
+    Parameters
+    ----------
+    image, variance : ndarray, shape (ny, nx), float32
+    usable : ndarray, shape (ny, nx), bool
+    streak
+        From `find_streaks`.
+    reach
+        How far from the line to look, in pixels.
+    clip
+        Pixels count at most as much, in units of their noise.
+
+    Returns
+    -------
+    Streak
+        Its band ends where the mean light falls to a tenth of the noise of a pixel, or into its own noise.
+    """
+    for window in (reach, reach // 2, reach // 4, reach // 4):
+        light, counts, along = _profile(image, variance, usable, streak, reach, clip)
+        grid = np.arange(-reach, reach + 1)
+        near = np.where(np.abs(grid) <= window, light, 0)
+        total = near.sum(axis=1)
+        lit = total > 0.3 * np.median(total)
+        if not np.median(total) > 0 or lit.sum() < 4:
+            return streak
+        slope, start = np.polyfit(along[lit], (near[lit] * grid).sum(axis=1) / total[lit], 1)
+        streak = _turned(streak, float(slope), float(np.clip(start, -window, window)))
+    light, counts, _ = _profile(image, variance, usable, streak, reach, clip)
+    return replace(streak, half_width=_half_width((light * counts).sum(axis=0), counts.sum(axis=0)))
+
+
+def _turned(streak: Streak, slope: float, start: float) -> Streak:
+    """Return the line through the points that are ``start + slope * along`` away from a line."""
+    offset = (streak.offset + start) / float(np.hypot(1.0, slope))
+    return replace(streak, angle=streak.angle + float(np.arctan(slope)), offset=offset)
+
+
+def _profile(
+    image: F32, variance: F32, usable: BoolArray, streak: Streak, reach: int, clip: float
+) -> tuple[F64, F64, F64]:
+    """Return mean light over its surroundings (of a pixel's noise), pixels and place of each piece of a line."""
+    sums, counts = np.zeros((2, _PIECES, 2 * reach + 1))
+    places = np.zeros(_PIECES)
+    line = float(np.cos(streak.angle)), float(np.sin(streak.angle)), float(streak.offset)
+    _across(image, variance, usable, line, clip, (sums, counts, places))
+    mean = sums / np.maximum(counts, 1)
+    outside = np.abs(np.arange(-reach, reach + 1)) > 0.75 * reach
+    level = np.sum(sums[:, outside], axis=1) / np.maximum(np.sum(counts[:, outside], axis=1), 1)
+    return np.where(counts > 0, mean - level[:, None], 0), counts, places / np.maximum(counts.sum(axis=1), 1)
+
+
+@njit(cache=True, nogil=True)
+def _across(image, variance, usable, line, clip, out):  # type: ignore[no-untyped-def]
+    """Add up significance by piece of the line and distance from it; walks along the longer axis."""
+    c, s, offset = line
+    sums, counts, places = out
+    (ny, nx), reach = image.shape, sums.shape[1] // 2
+    steep = abs(c) < abs(s)
+    length, other = (ny, nx) if steep else (nx, ny)
+    slant = max(abs(c), abs(s))
+    for i in range(length):
+        middle = (i * c - offset) / s if steep else (offset + i * s) / c
+        low, high = int(np.ceil(middle - reach / slant)), int(np.floor(middle + reach / slant))
+        for j in range(max(low, 0), min(high, other - 1) + 1):
+            y, x = (i, j) if steep else (j, i)
+            if usable[y, x] and variance[y, x] > 0:
+                k = int(np.floor(y * c - x * s - offset + 0.5)) + reach
+                if 0 <= k <= 2 * reach:
+                    piece = i * len(places) // length
+                    sums[piece, k] += min(image[y, x] / np.sqrt(variance[y, x]), clip)
+                    counts[piece, k] += 1
+                    places[piece] += y * s + x * c
+
+
+def _half_width(light: F64, counts: F64) -> float:
+    reach = len(light) // 2
+    seen = np.convolve(light, np.ones(3), "same") / np.maximum(np.convolve(counts, np.ones(3), "same"), 1)
+    limit = max(_FAINT, 3 / np.sqrt(max(3 * float(np.median(counts)), 1.0)))
+    dark = seen[reach::-1] < limit, seen[reach:] < limit
+    ends = [int(np.argmax(side)) if side.any() else reach for side in dark]
+    return float(max(*ends, 1) + 1)
 
 
 def paint_streak(mask: BoolArray, streak: Streak) -> None:

@@ -51,7 +51,9 @@ class CharacterizeConfig(BaseModel):
     gaussian_fwhm_arcsec: float | None = Field(None, gt=0, description="width for psf_source=gaussian; needs a WCS")
     gaussian_fwhm_pixel: float | None = Field(None, gt=0, description="the same without a WCS")
     aperture_fwhm: float = Field(3.0, gt=0, description="radius of the aperture of the aperture correction, FWHM")
-    streaks: StreakConfig | None = Field(None, description="trails, flagged STREAK; null: none are sought")
+    streaks: StreakConfig | None = Field(
+        StreakConfig(), description="trails of satellites, flagged STREAK; null: none are sought"
+    )
     measure: MeasureListConfig = Field(
         MeasureListConfig(), description="what is measured of the sources beside the star list; nothing"
     )

@@ -7,12 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.arrays.masks import dilate
 from apstream.arrays.regions import compact_regions
-from apstream.arrays.streaks import Streak, bin_significance, find_streaks, paint_streak
+from apstream.arrays.streaks import Streak, bin_significance, find_streaks, fit_streak, paint_streak
 from apstream.arrays.types import F32, BoolArray, IntArray
 from apstream.model.mask import MaskPlane
 
 __all__ = ["StreakConfig", "mask_streaks"]
 
+_MOST_BINS = 256  # along an axis: the sums along lines take time as the cube
+_REACH_BINS = 3
 _UNUSABLE = int(MaskPlane.BAD | MaskPlane.SAT | MaskPlane.NO_DATA | MaskPlane.CR | MaskPlane.INTRP)
 
 
@@ -21,7 +23,7 @@ class StreakConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bin_px: int = Field(8, ge=1, le=32, description="side of the bins in which lines are sought, pixels")
+    bin_px: int = Field(4, ge=1, le=32, description="least side of the bins in which lines are sought, pixels")
     n_sigma: float = Field(9.0, gt=0, description="least significance of the light along a line")
     clip_sigma: float = Field(4.0, gt=0, description="brighter bins count as this much")
     min_part: float = Field(0.7, gt=0, le=1, description="least part of a trail's length that shines")
@@ -56,11 +58,13 @@ def mask_streaks(
         spoiled |= dilate(saturated, config.grow_saturated_px)
     if covered is not None:  # a bright trail is a long source
         spoiled |= compact_regions(covered, config.longest_source * max(mask.shape))
-    binned, weight = bin_significance(image, variance, ~spoiled, bin_px=config.bin_px, clip=config.clip_sigma)
+    usable, clip = ~spoiled, config.clip_sigma
+    side = max(config.bin_px, -(-max(image.shape) // _MOST_BINS))
+    binned, weight = bin_significance(image, variance, usable, bin_px=side, clip=clip)
     streaks = find_streaks(
-        binned, weight, n_sigma=config.n_sigma, most=config.max_streaks, bin_px=config.bin_px,
-        least_part=config.min_part,
-    )  # fmt: skip
+        binned, weight, n_sigma=config.n_sigma, most=config.max_streaks, bin_px=side, least_part=config.min_part
+    )
+    streaks = [fit_streak(image, variance, usable, one, reach=_REACH_BINS * side, clip=clip) for one in streaks]
     out = mask.copy()
     if streaks:
         trail = np.zeros(mask.shape, bool)

@@ -170,6 +170,19 @@ def test_cosmic_rays_are_found_and_stars_are_spared(fwhm):
     assert got.metrics["characterize.fwhm_pixel"] == pytest.approx(np.hypot(fwhm, 0.8), rel=0.05)
 
 
+def test_a_trail_is_flagged_and_an_image_without_has_no_flag(field, result):
+    y, x = np.mgrid[:SIZE, :SIZE]
+    away = np.abs((y - 200) * np.cos(0.4) - (x - 300) * np.sin(0.4))
+    trail = 2 * np.sqrt(field.variance) * np.exp(-0.5 * (away / 2) ** 2)
+    crossed = exposure((field.image + trail).astype(np.float32), field.variance)
+    streak = int(MaskPlane.STREAK)
+    flagged = (characterize(crossed).image.mask & streak) != 0
+    assert flagged[away < 3].mean() > 0.97
+    assert not flagged[away > 16].any()
+    assert not (result.image.mask & streak).any()
+    assert not (characterize(crossed, CharacterizeConfig(streaks=None)).image.mask & streak).any()
+
+
 @pytest.mark.parametrize("frame", ["0001", "0025", "0028"])
 def test_a_real_crowded_bulge_field_is_characterized(shared_data, frame):
     """SAAO Galactic bulge: no empty sky; frame 0028 is trailed, which must not be taken for cosmic rays."""
