@@ -67,6 +67,7 @@ class Scene:
     header: SkyWcs
     catalogue: RefCat
     stars: Records  # y, x, ra, dec, flux of all that is there
+    objects: Records  # what was painted
     fwhm: float
 
 
@@ -84,9 +85,9 @@ class Solution:
     places: F64  # y, x of all that was found
 
 
-def make_scene(size: int, seed: int, band: str) -> Scene:
+def make_scene(size: int, seed: int, band: str, config: NightConfig | None = None) -> Scene:
     """Draw a sky and expose it once."""
-    config, rng = NightConfig(size=size), np.random.default_rng(seed)
+    config, rng = config or NightConfig(size=size), np.random.default_rng(seed)
     sky, optics, plane = config.sky, config.optics, FocalPlane(size, 1)
     half = (size / 2 + 100) * optics.pixel_scale_arcsec
     objects = draw_objects(rng, sky, (half, half))
@@ -110,8 +111,9 @@ def make_scene(size: int, seed: int, band: str) -> Scene:
     exposure = Exposure(image=MaskedImage.make(pixels, mask, variance, "electron"), info=info, wcs=header)
     catalogue, there = _tables(rng, objects, view)
     return Scene(
-        exposure, conditions, view.wcs, header, catalogue, there, conditions.seeing_arcsec / optics.pixel_scale_arcsec
-    )
+        exposure, conditions, view.wcs, header, catalogue, there, objects,
+        conditions.seeing_arcsec / optics.pixel_scale_arcsec,
+    )  # fmt: skip
 
 
 def _tables(rng: np.random.Generator, objects: Records, view: View) -> tuple[RefCat, Records]:
@@ -124,6 +126,7 @@ def _tables(rng: np.random.Generator, objects: Records, view: View) -> tuple[Ref
     rows["dec"] = dec[listed] + rng.normal(0, noise, len(rows))
     rows["ra"] = ra[listed] + rng.normal(0, noise, len(rows)) / np.cos(np.deg2rad(rows["dec"]))
     rows["mag"] = objects[f"mag_{band}"][listed] + rng.normal(0, CATALOGUE_MAG, len(rows))
+    rows["pos_err"] = CATALOGUE_MAS
     rows["mag_err"], rows["color"], rows["epoch"] = CATALOGUE_MAG, np.nan, np.nan
     there = np.zeros(len(objects), [(name, "f8") for name in ("y", "x", "ra", "dec", "flux")] + [("star", "?")])
     there["y"], there["x"] = view.wcs.sky_to_pixel(ra, dec)

@@ -19,7 +19,7 @@ from astropy.io import fits
 from apstream.arrays.types import F32, Records
 from apstream.model.wcs import SkyWcs
 
-__all__ = ["Found", "Plate", "find_and_solve", "missing_programs"]
+__all__ = ["Found", "Plate", "find_and_solve", "missing_programs", "run_scamp", "write_references"]
 
 SEXTRACTOR = ("source-extractor", "sex")
 #: What astrometry needs; and further what a list of sources holds: apertures, second moments, background.
@@ -75,10 +75,17 @@ def find_and_solve(plate: Plate, folder: Path, *, depth: float | None) -> Found:
         its default settings, and `FEW`.
     """
     fits.PrimaryHDU(plate.image, plate.header.to_header()).writeto(folder / "image.fits", overwrite=True)
-    _write_ldac(plate, folder / "ref.cat")
+    write_references(plate.stars, plate.error_mas, folder / "ref.cat")
     (folder / "none.conf").write_text("")
     find = _time(folder, [str(next(filter(None, map(shutil.which, SEXTRACTOR)))), *_detection(plate, folder, depth)])
-    solve = _time(folder, [
+    wcs, solve = run_scamp(folder)
+    wall, cpu = zip(find, solve, strict=True)
+    return Found(wcs, np.array(fits.getdata(folder / "image.cat", 2)), wall, cpu)
+
+
+def run_scamp(folder: Path) -> tuple[SkyWcs, tuple[float, float]]:
+    """Return SCAMP's WCS for the list image.cat and the catalogue ref.cat of a folder, and wall and CPU seconds."""
+    seconds = _time(folder, [
         "scamp", "image.cat", "-ASTREF_CATALOG", "FILE", "-ASTREFCAT_NAME", "ref.cat", "-ASTREFCENT_KEYS",
         "X_WORLD,Y_WORLD", "-ASTREFERR_KEYS", "ERRA_WORLD,ERRB_WORLD,ERRTHETA_WORLD", "-ASTREFMAG_KEY", "MAG",
         "-ASTREFMAGERR_KEY", "MAGERR", "-DISTORT_DEGREES", "3", "-SOLVE_PHOTOM", "N", "-CHECKPLOT_TYPE", "NONE",
@@ -86,8 +93,7 @@ def find_and_solve(plate: Plate, folder: Path, *, depth: float | None) -> Found:
     ])  # fmt: skip
     wcs = SkyWcs.from_header(_header(folder / "image.head"))
     assert wcs is not None
-    wall, cpu = zip(find, solve, strict=True)
-    return Found(wcs, np.array(fits.getdata(folder / "image.cat", 2)), wall, cpu)
+    return wcs, seconds
 
 
 def _detection(plate: Plate, folder: Path, depth: float | None) -> list[str]:
@@ -128,14 +134,13 @@ def _header(path: Path) -> fits.Header:
     return fits.Header.fromstring("\n".join(cards), sep="\n")
 
 
-def _write_ldac(plate: Plate, path: Path) -> None:
+def write_references(stars: Records, error_mas: float, path: Path) -> None:
     """Write a catalogue as SCAMP reads a local one."""
-    stars = plate.stars
     cards = np.array([fits.Header().tostring(padding=True)])
     head = fits.BinTableHDU.from_columns(
         [fits.Column("Field Header Card", f"{len(cards[0])}A", array=cards)], name="LDAC_IMHEAD"
     )
-    error = np.full(len(stars), plate.error_mas / 3.6e6)
+    error = np.full(len(stars), error_mas / 3.6e6)
     columns = {
         "X_WORLD": (stars["ra"], "deg"), "Y_WORLD": (stars["dec"], "deg"), "ERRA_WORLD": (error, "deg"),
         "ERRB_WORLD": (error, "deg"), "ERRTHETA_WORLD": (0 * error, "deg"), "MAG": (stars["mag"], "mag"),

@@ -1,9 +1,10 @@
 """Share the light of sources that overlap: stars by a joint fit of PSFs, extended ones by symmetric templates.
 
 Stars are fitted together with their neighbours, fluxes and positions at once. Each star's equations are those of
-`arrays.psf.fit_stamps` (pixels near it count alike), so a lonely star gets the same flux as there; errors are those
-of the joint solution. Extended sources take part of each pixel's light in proportion to templates that are
-symmetric about the peak and fall outwards, as the SDSS deblender does (Lupton 2005, "SDSS image processing I").
+`arrays.psf.fit_stamps`: for its flux the pixels near it count alike, so that the noise of its light does not bias it,
+and for its position by their variance, which reaches the Cramer-Rao bound; errors are those of the joint solution.
+Extended sources take part of each pixel's light in proportion to templates that are symmetric about the peak and fall
+outwards, as the SDSS deblender does (Lupton 2005, "SDSS image processing I").
 """
 
 from __future__ import annotations
@@ -156,11 +157,22 @@ def _add_star(images, stars, group, a, radius, system, out):  # type: ignore[no-
 
 
 @njit(cache=True, nogil=True)
-def _add_pair(images, stars, pair, radius, sums):  # type: ignore[no-untyped-def]
-    """Write sums over the pixels of a star: (PSF, minus its slopes) times the same of another star, outer product.
+def _slopes(psf, i, j):  # type: ignore[no-untyped-def]
+    """Return minus the slopes of a PSF at a pixel by five points, by three at its rim."""
+    y, x = (psf[i - 1, j] - psf[i + 1, j]) / 2, (psf[i, j - 1] - psf[i, j + 1]) / 2
+    if i < 2 or j < 2 or i >= psf.shape[0] - 2 or j >= psf.shape[1] - 2:
+        return np.float64(y), np.float64(x)
+    far_y, far_x = (psf[i - 2, j] - psf[i + 2, j]) / 4, (psf[i, j - 2] - psf[i, j + 2]) / 4
+    return (4 * y - far_y) / 3, (4 * x - far_x) / 3
 
-    Elements 0 to 8: products; 9 to 17: times the variance, where the pixel is the other's too; 18 to 20: own shapes
-    times the residual; 21, 22: chi2 and count. A shape is zero outside its stamp.
+
+@njit(cache=True, nogil=True)
+def _add_pair(images, stars, pair, radius, sums):  # type: ignore[no-untyped-def]
+    """Write sums over the pixels of a star: its equations (PSF, minus its slopes over the variance) times the shapes
+    of another star (PSF, minus its slopes).
+
+    Elements 0 to 8: outer product; 9 to 17: that of both stars' equations times the variance, where the pixel is the
+    other's too; 18 to 20: own equations times the residual; 21, 22: chi2 and count. A shape is zero outside its stamp.
     """
     residual, variance = images
     ny, nx = residual.shape
@@ -172,13 +184,14 @@ def _add_pair(images, stars, pair, radius, sums):  # type: ignore[no-untyped-def
     sums[:] = 0
     for r in range(max(0, row - reach, row - h // 2 + 1), min(ny, row + reach + 1, row + h // 2)):
         i = r - row + h // 2
-        u = i + down
         for c in range(max(0, col - reach, col - w // 2 + 1), min(nx, col + reach + 1, col + w // 2)):
             v = variance[r, c]
             if (r - row) ** 2 + (c - col) ** 2 > limit or not (v > 0 and v < np.inf):
                 continue
             j = c - col + w // 2
-            p, py, px = np.float64(one[i, j]), (one[i - 1, j] - one[i + 1, j]) / 2, (one[i, j - 1] - one[i, j + 1]) / 2
+            p, u = np.float64(one[i, j]), 1 / np.float64(v)
+            gy, gx = _slopes(one, i, j)
+            py, px = u * gy, u * gx
             if same:
                 d = residual[r, c]
                 sums[18] += p * d
@@ -186,16 +199,19 @@ def _add_pair(images, stars, pair, radius, sums):  # type: ignore[no-untyped-def
                 sums[20] += px * d
                 sums[21] += d * d / v
                 sums[22] += 1
-            t = j + aside
-            if u < 1 or t < 1 or u >= h - 1 or t >= w - 1:
+            s, t = i + down, j + aside
+            if s < 1 or t < 1 or s >= h - 1 or t >= w - 1:
                 continue
-            q, qy, qx = np.float64(two[u, t]), (two[u - 1, t] - two[u + 1, t]) / 2, (two[u, t - 1] - two[u, t + 1]) / 2
+            q, (qy, qx) = np.float64(two[s, t]), (gy, gx) if same else _slopes(two, s, t)
             products = p * q, p * qy, p * qx, py * q, py * qy, py * qx, px * q, px * qy, px * qx
             near = same or (r - row + down) ** 2 + (c - col + aside) ** 2 <= limit
-            weight = v if near else np.float32(0)
             for k in range(9):
                 sums[k] += products[k]
-                sums[9 + k] += products[k] * weight
+            if near:  # the other's equations of its place, times the variance, are its slopes
+                for k in (0, 3, 6):
+                    sums[9 + k] += products[k] * v
+                    sums[10 + k] += products[k + 1]
+                    sums[11 + k] += products[k + 2]
 
 
 def symmetric_templates(image: F32, y: IntArray, x: IntArray) -> F32:

@@ -35,6 +35,8 @@ class Distortion:
         Catalogue minus solution, arcsec east and north, of all stars.
     excess
         Scatter per axis beyond the known errors, arcsec.
+    error
+        Standard error per axis of the solution at the stars that made it, rms by their weights, arcsec.
     """
 
     fit: SipFit
@@ -43,6 +45,7 @@ class Distortion:
     used: BoolArray
     residual: F64
     excess: float
+    error: float
 
 
 def fit_distortion(
@@ -85,8 +88,9 @@ def fit_distortion(
         if np.array_equal(kept, used) or kept.sum() < 3:
             break
         used = kept
-    (degree, radial), fit, residual, _ = _choose(best, used, excess, max_degree)
-    return Distortion(fit, degree, radial, used, residual, excess)
+    (degree, radial), fit, residual, terms = _choose(best, used, excess, max_degree)
+    weight = float(np.sum(1 / (best.error[used] ** 2 + excess**2)))
+    return Distortion(fit, degree, radial, used, residual, excess, (terms / 2 / weight) ** 0.5)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

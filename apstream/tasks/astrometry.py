@@ -81,6 +81,8 @@ class Astrometry:
         Scatter per axis of those.
     excess_arcsec
         The part of it that the known errors do not explain.
+    error_arcsec
+        Standard error per axis of the WCS itself, mean over the stars that made it.
     degree
         Of the distortion; three for a radial cubic term alone.
     mirrored
@@ -92,6 +94,7 @@ class Astrometry:
     n_used: int
     rms_arcsec: float
     excess_arcsec: float
+    error_arcsec: float
     degree: int
     mirrored: bool
 
@@ -163,6 +166,7 @@ def fit_astrometry(char: CharacterizedExposure, stars: Records, refcat: RefCat, 
         n_used=int(found.used.sum()),
         rms_arcsec=rms,
         excess_arcsec=found.excess,
+        error_arcsec=found.error,
         degree=found.fit.degree,
         mirrored=mirrored,
     )

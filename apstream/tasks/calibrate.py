@@ -90,6 +90,7 @@ def _position_metrics(char: CharacterizedExposure, found: Astrometry) -> dict[st
         "calibrate.n_astrometry": float(found.n_used),
         "calibrate.astrometry_rms_arcsec": found.rms_arcsec,
         "calibrate.astrometry_excess_arcsec": found.excess_arcsec,
+        "calibrate.wcs_error_arcsec": found.error_arcsec,
         "calibrate.wcs_degree": float(found.degree),
         "calibrate.pixel_scale_arcsec": found.wcs.pixel_scale_arcsec,
         "calibrate.pointing_offset_arcsec": offset,

@@ -56,6 +56,19 @@ def test_a_field_without_distortion_gets_none():
     assert np.mean(errors) < 1.5 * noise * np.sqrt(3 / n)  # three terms an axis, and no more
 
 
+def test_the_error_of_the_solution_is_what_it_differs_by_from_the_truth():
+    expected, real = [], []
+    for seed in range(20):
+        pixels, sky = pairs(seed, 80, truth(), 0.01)
+        found = solve(pixels, sky, 0.01)
+        ra, dec = evaluate_sip(found.fit, *pixels, crpix=CENTRE)
+        ra0, dec0 = evaluate_sip(truth(), *pixels, crpix=CENTRE)
+        wrong = np.r_[(ra - ra0) * np.cos(np.deg2rad(dec0)), dec - dec0] * 3600
+        expected.append(found.error**2)
+        real.append(np.mean(wrong**2))
+    assert np.sqrt(np.mean(expected) / np.mean(real)) == pytest.approx(1, abs=0.2)
+
+
 @pytest.mark.parametrize("true", [truth(2e-9), truth(2e-9, 2e-6)], ids=["radial", "skew"])
 def test_distortion_is_found_and_costs_no_more_terms_than_it_has(true):
     noise, n = 0.008, 250
