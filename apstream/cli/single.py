@@ -105,7 +105,7 @@ def calibrate(
 ) -> None:
     """Calibrate on a catalogue; write calexp and source list in nJy.
 
-    apstream calibrate ANY.fits --refcat stars.csv --out folder     (a file is characterized first)
+    apstream calibrate ANY.fits --refcat stars.csv --out folder     (what was not characterized is, first)
 
     apstream calibrate REPO --id visit=7 --rerun first     (icExp to calexp and src)
     """

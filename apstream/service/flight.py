@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isfinite, nan
 
 from apstream.errors import ApstreamError
 from apstream.model.events import ExposureEvent
@@ -13,7 +14,22 @@ from apstream.model.ids import VisitDetector
 from apstream.model.products import PixelProducts
 from apstream.ports import Message
 
-__all__ = ["Flight", "Outcome"]
+__all__ = ["QUALITY", "Flight", "Outcome"]
+
+#: What an outcome says of the image.
+QUALITY = (
+    "characterize.fwhm_pixel",
+    "characterize.psf_size_residual",
+    "characterize.psf_e1_residual",
+    "characterize.psf_e2_residual",
+    "characterize.sky",
+    "characterize.sky_rms",
+    "calibrate.sky_mag_arcsec2",
+    "calibrate.zero_point",
+    "calibrate.zero_point_error",
+    "calibrate.depth_mag",
+    "calibrate.astrometry_rms_arcsec",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +37,8 @@ class Outcome:
     """The one record that says how an event ended.
 
     `name` is ``processed``, ``repeated`` (its work had been done before), ``dead-letter``, ``skipped``,
-    ``unfit`` or ``failed``. Times are seconds.
+    ``unfit`` or ``failed``. Times are seconds. `quality` has the numbers by which an image is judged: seeing, PSF
+    residuals, sky, zero point, depth and scatter, those that were measured, under their names in the metrics.
     """
 
     name: str
@@ -36,6 +53,7 @@ class Outcome:
     timings_s: dict[str, float] = field(default_factory=dict)
     total_s: float = 0.0
     shutter_to_alert_s: float | None = None
+    quality: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -83,8 +101,13 @@ class Flight:
             attempts=self.attempts,
             timings_s={**self.timings_s, **({} if pixels is None else _dotted(pixels.timings_s))},
             total_s=time.monotonic() - self.received,
+            quality={} if pixels is None else _quality(pixels.metrics),
         )
 
 
 def _dotted(timings_s: dict[str, float]) -> dict[str, float]:
     return {f"pixels.{name}": seconds for name, seconds in timings_s.items()}
+
+
+def _quality(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: metrics[name] for name in QUALITY if isfinite(metrics.get(name, nan))}

@@ -6,20 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
-from apstream.arrays.types import F64, Records
 from apstream.cameras import load_camera
 from apstream.errors import ApstreamError, BadCatalog, BadSettings
 from apstream.model.calibs import IsrCalibs, defect_map
-from apstream.model.exposures import CalExp, CharacterizedExposure, Exposure, sky_positions
+from apstream.model.exposures import CalExp, CharacterizedExposure, Exposure
+from apstream.model.sources import source_catalog
 from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.stages import stages_of
 from apstream.repo.atomic import atomic_path
 from apstream.repo.formats.external import ExternalOptions, read_external
-from apstream.repo.formats.fits import read_exposure, write_image
+from apstream.repo.formats.fits import read_characterized, read_exposure, write_image
 from apstream.repo.formats.hdus import open_fits
 from apstream.repo.formats.raw import read_raw
 from apstream.repo.formats.registry import get_format
@@ -73,8 +71,7 @@ def characterize_file(
         found = stages_of(settings.replace).characterize(exposure, settings.characterize)
     except ApstreamError as error:
         raise error.at(str(image)) from error
-    cleaned = Exposure(image=found.image, info=found.info, wcs=found.wcs, metrics=found.metrics, psf=found.psf)
-    write_image(out / "characterized.fits", cleaned)
+    write_image(out / "characterized.fits", found)
     _write_sources(out / "sources.parquet", found)
     return found
 
@@ -88,16 +85,23 @@ def calibrate_file(
     photometry_refcat: Path | None = None,
     psf: Path | None = None,
 ) -> CalExp:
-    """Characterize and calibrate an image; write ``calexp.fits`` (nJy) and ``sources.parquet`` to `out`.
+    """Calibrate an image; write ``calexp.fits`` (nJy) and ``sources.parquet`` to `out`.
 
-    `photometry_refcat` is the catalogue of magnitudes, where it is not that of positions.
+    What `characterize_file` wrote is taken as it is, any other image is characterized first. `photometry_refcat` is
+    the catalogue of magnitudes, where it is not that of positions.
     """
+    stages = stages_of(settings.replace)
     try:
-        exposure = _supply(_read(image, settings), psf)
-        region = region_of((refcat, photometry_refcat), exposure.wcs, exposure.box, settings.calibrate)
-        catalog = read_references(refcat, photometry_refcat, exposure.info, settings.calibrate, region=region)
-        stages = stages_of(settings.replace)
-        characterized = stages.characterize(exposure, settings.characterize)
+        if _type_of(image) == CharacterizedExposure.__name__:
+            if psf is not None:
+                raise BadSettings("the image has its PSF already", where="--psf", remedy="characterize with it")
+            characterized = read_characterized(image)
+        else:
+            exposure = _supply(_read(image, settings), psf)
+            characterized = stages.characterize(exposure, settings.characterize)
+        info, wcs, box = characterized.info, characterized.wcs, characterized.box
+        region = region_of((refcat, photometry_refcat), wcs, box, settings.calibrate)
+        catalog = read_references(refcat, photometry_refcat, info, settings.calibrate, region=region)
         calexp = stages.calibrate(characterized, catalog, settings.calibrate)
     except BadCatalog:
         raise
@@ -133,9 +137,15 @@ def _use_given(config: IsrConfig, files: dict[str, Path], band: str) -> IsrConfi
 
 def _read(path: Path, settings: SingleSettings) -> Exposure:
     """Read an image: one of ours after ISR as it is, any other as an external one."""
+    if _type_of(path) in (Exposure.__name__, CharacterizedExposure.__name__):
+        return read_exposure(path)
+    return enter(read_external(path, settings.image), settings.external)
+
+
+def _type_of(path: Path) -> str:
+    """Return which of our nouns a file holds, empty if it is another's."""
     with open_fits(path) as hdus:
-        ours = hdus[0].header.get("APSTYPE") == "Exposure"
-    return read_exposure(path) if ours else enter(read_external(path, settings.image), settings.external)
+        return str(hdus[0].header.get("APSTYPE", ""))
 
 
 def with_psf(settings: SingleSettings) -> SingleSettings:
@@ -151,9 +161,7 @@ def _supply(exposure: Exposure, psf: Path | None) -> Exposure:
 
 
 def _write_sources(path: Path, image: CharacterizedExposure | CalExp) -> None:
-    stars: Records = image.stars
-    ra, dec = sky_positions(image.wcs, stars["y"], stars["x"])
-    columns: dict[str, F64] = {"ra": ra, "dec": dec, **{name: stars[name] for name in stars.dtype.names or ()}}
-    table = pa.table({name: pa.array(np.ascontiguousarray(values)) for name, values in columns.items()})
+    rows = source_catalog(image.stars, image.wcs, image.measured)
+    kind = "stars" if isinstance(image, CalExp) else "instrumental_stars"
     with atomic_path(path) as temporary:
-        pq.write_table(table.replace_schema_metadata({"flux_unit": image.image.unit}), temporary)
+        get_format(kind).write(temporary, rows)

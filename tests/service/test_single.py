@@ -16,6 +16,7 @@ from apstream.repo.formats.catalogs import read_refcat
 from apstream.repo.formats.fits import read_calexp, read_exposure
 from apstream.repo.formats.hdus import float_image, open_fits
 from apstream.repo.formats.raw import read_raw
+from apstream.service.flight import QUALITY
 from apstream.service.single import SingleSettings, calibrate_file, characterize_file, isr_file, with_psf
 from apstream.simulate.config import NightConfig
 from apstream.simulate.night import simulate_night
@@ -53,6 +54,36 @@ def test_the_stages_alone_give_what_the_pipeline_gives(night: Path, tmp_path: Pa
     np.testing.assert_allclose(alone.image.image, whole.image.image, rtol=1e-5, atol=1e-2)
     np.testing.assert_array_equal(alone.image.mask, whole.image.mask)
     assert alone.photo_calib.njy_per_unit == pytest.approx(whole.photo_calib.njy_per_unit, rel=1e-6)
+    assert set(QUALITY) <= set(whole.metrics)
+
+
+def test_three_commands_give_what_two_give(night: Path, tmp_path: Path):
+    raw, catalog = next((night / "raw").iterdir()), night / "refcat.parquet"
+    isr_file(raw, tmp_path / "isr.fits", "simcam", masters(night), SingleSettings())
+    characterize_file(tmp_path / "isr.fits", tmp_path / "char", SingleSettings())
+    three = calibrate_file(tmp_path / "char" / "characterized.fits", tmp_path / "three", catalog, SingleSettings())
+    two = calibrate_file(tmp_path / "isr.fits", tmp_path / "two", catalog, SingleSettings())
+    assert three.metrics == two.metrics
+    np.testing.assert_array_equal(three.image.image, two.image.image)
+    np.testing.assert_array_equal(three.image.mask, two.image.mask)
+    tables = [pq.read_table(tmp_path / name / "sources.parquet") for name in ("two", "three")]
+    assert tables[0].equals(tables[1])
+    with pytest.raises(BadSettings, match="has its PSF already"):
+        calibrate_file(
+            tmp_path / "char" / "characterized.fits", tmp_path, catalog, SingleSettings(), psf=tmp_path / "isr.fits"
+        )
+
+
+def test_what_was_measured_beside_stands_in_the_source_lists(night: Path, tmp_path: Path):
+    raw, names = next((night / "raw").iterdir()), {"measure": {"names": ["kron"]}}
+    isr_file(raw, tmp_path / "isr.fits", "simcam", masters(night), SingleSettings())
+    settings = SingleSettings.model_validate({"characterize": names, "calibrate": {"detection": names}})
+    characterize_file(tmp_path / "isr.fits", tmp_path / "char", settings)
+    calibrate_file(tmp_path / "isr.fits", tmp_path / "cal", night / "refcat.parquet", settings)
+    for name, unit in (("char", b"electron"), ("cal", b"nJy")):
+        table = pq.read_table(tmp_path / name / "sources.parquet")
+        assert np.nanmedian(table["kron_flux"].to_numpy() / table["flux"].to_numpy()) == pytest.approx(1, abs=0.3)
+        assert table.schema.field("kron_flux").metadata[b"unit"] == unit
 
 
 def test_one_image_gives_a_source_list(night: Path, tmp_path: Path):

@@ -123,6 +123,7 @@ async def test_exposures_become_rows_and_alerts(tmp_path: Path) -> None:
             outcomes[0].timings_s
         )
         assert outcomes[0].shutter_to_alert_s > 0
+        assert outcomes[0].quality == {"calibrate.depth_mag": 24.5}
         entry = await b.tools.apdb.ledger(VisitDetector("simcam", 2, 1))
         assert entry is not None
         assert (entry.outcome, entry.n_alerts) == ("processed", outcomes[1].n_alerts)
