@@ -14,7 +14,7 @@ Rerun = Annotated[str, typer.Option(help="For a repository: rerun for the produc
 Output = Annotated[str, typer.Option(help="For a repository: repository elsewhere for the products")]
 ReplaceRun = Annotated[bool, typer.Option(help="Go on with other settings than this rerun began with")]
 Override = Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. characterize.psf.degree=1")]
-PsfFile = Annotated[Path | None, typer.Option("--psf", help="For a file: its PSF (ours, or a FITS image)")]
+PsfFile = Annotated[Path | None, typer.Option("--psf", help="The PSF to use (one of our files, or a FITS image)")]
 SettingsFile = Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")]
 
 
@@ -78,8 +78,7 @@ def characterize(
     from apstream.service.single import characterize_file
 
     if _is_repository(source):
-        _refuse(psf, "--psf")
-        _stage("characterize", source, id, (rerun, output, replace_run), (settings, override))
+        _stage("characterize", source, id, (rerun, output, replace_run), (settings, override), psf)
         return
     out = _needed(out, "--out")
     found = characterize_file(Path(source), out, _settings(None, settings, override, psf), psf)
@@ -154,23 +153,32 @@ def _refuse(value: Any, option: str) -> None:
     from apstream.errors import BadSettings
 
     if value:
-        raise BadSettings("for a file only", where=option, remedy="a repository's exposures carry their own")
+        raise BadSettings("for a file only", where=option, remedy="give it to apstream characterize")
 
 
-def _stage(stage: str, root: str, ids: list[str] | None, places: tuple[str, str, bool], settings: Any) -> None:
+def _stage(
+    stage: str,
+    root: str,
+    ids: list[str] | None,
+    places: tuple[str, str, bool],
+    settings: Any,
+    psf: Path | None = None,
+) -> None:
     from apstream.cli.run import show_progress, show_summary
     from apstream.pipeline.config import PixelConfig
     from apstream.repo.repository import Repository
     from apstream.service.batch import select_raws
     from apstream.service.outputs import BatchPlaces
     from apstream.service.run_settings import stage_settings
+    from apstream.service.single import with_psf
     from apstream.service.stage_job import run_stage
 
     files, overrides = settings
     repository = Repository(root)
     config = stage_settings(PixelConfig, repository.camera, files or [], overrides or [])
+    config = with_psf(config) if psf else config
     where, jobs = BatchPlaces(root=root, rerun=places[0], output=places[1]), select_raws(repository, ids or [])
     with show_progress(stage, len(jobs)) as on_end:
-        results = run_stage(stage, where, jobs, config, replace_run=places[2], on_end=on_end)
+        results = run_stage(stage, where, jobs, config, replace_run=places[2], psf=psf, on_end=on_end)
     show_summary(results)
     raise typer.Exit(min(sum(not result.good for result in results), 125))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -26,6 +27,8 @@ from apstream.service.references import read_references, region_of
 from apstream.tasks.external import ExternalConfig, enter
 from apstream.tasks.isr import BrighterFatterConfig, IsrConfig
 from apstream.tasks.isr_fringe import FringeConfig
+
+_Settings = TypeVar("_Settings", bound=PixelConfig)
 
 __all__ = ["SingleSettings", "calibrate_file", "characterize_file", "isr_file", "with_psf"]
 
@@ -148,7 +151,7 @@ def _type_of(path: Path) -> str:
         return str(hdus[0].header.get("APSTYPE", ""))
 
 
-def with_psf(settings: SingleSettings) -> SingleSettings:
+def with_psf(settings: _Settings) -> _Settings:
     """Return the settings with a supplied PSF; BadSettings if they ask for a Gaussian."""
     if settings.characterize.psf_source == "gaussian":
         raise BadSettings("--psf and psf_source=gaussian exclude each other", remedy="leave one of them out")

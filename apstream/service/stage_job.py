@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from apstream.cameras import load_camera
@@ -15,6 +16,8 @@ from apstream.model.sources import source_catalog
 from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.stages import stages_of
 from apstream.repo.entries import Input
+from apstream.repo.formats.single import read_any_psf
+from apstream.repo.place import checksum_of
 from apstream.repo.repository import Repository
 from apstream.service.batch import BatchJob, BatchResult
 from apstream.service.gather import gather_calibs, gather_reference
@@ -34,6 +37,7 @@ class _Shop:
     output: Repository
     config: PixelConfig
     run: str
+    psf: Path | None = None
 
     def raw(self, job: BatchJob) -> RawExposure:
         return read_raw_at(job.path, load_camera(self.repository.camera), detector=job.id.detector)
@@ -57,6 +61,7 @@ def run_stage(
     config: PixelConfig,
     *,
     replace_run: bool = False,
+    psf: Path | None = None,
     on_end: Callable[[BatchResult], None] = lambda result: None,
 ) -> list[BatchResult]:
     """Run one stage on the selected frames; one that fails does not stop the others.
@@ -65,6 +70,8 @@ def run_stage(
     ----------
     stage
         ``isr`` makes postISRCCD of raws, ``characterize`` icExp and icSrc of these, ``calibrate`` calexp and src.
+    psf
+        File of the PSF of all frames, for ``characterize``, whose settings must let it be supplied.
 
     Raises
     ------
@@ -74,7 +81,7 @@ def run_stage(
     repository = Repository(places.root)
     output = places.open_output()
     run = keep_record(output, stage, config, {}, replace=replace_run)
-    shop = _Shop(repository=repository, output=output, config=config, run=run)
+    shop = _Shop(repository=repository, output=output, config=config, run=run, psf=psf)
     results = []
     for job in jobs:
         results.append(_attempt(STAGES[stage], shop, job))
@@ -105,6 +112,9 @@ def _isr(shop: _Shop, job: BatchJob) -> int:
 def _characterize(shop: _Shop, job: BatchJob) -> int:
     with shop.reading() as read:
         exposure: Exposure = _get(shop.output, "postISRCCD", job, "apstream isr")
+    if shop.psf is not None:
+        exposure = replace(exposure, psf=read_any_psf(shop.psf, exposure.box))
+        read.append(Input("psf", {"path": str(shop.psf)}, checksum_of(shop.psf)))
     found = stages_of(shop.config.replace).characterize(exposure, shop.config.characterize)
     shop.put(found, "icExp", read, data_id_of(found.info))
     shop.put(source_catalog(found.stars, found.wcs, found.measured), "icSrc", read, data_id_of(found.info))

@@ -33,6 +33,7 @@ from apstream.tasks.isr import IsrConfig, isr
 
 SIZE = 192
 CHIP = make_chip(size=SIZE)
+STAGES = ("isr", "characterize", "calibrate")
 NAMES = tuple(a.name for a in CHIP.detector.amplifiers)
 
 
@@ -145,13 +146,15 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def make_calexps(root: Path, night: Path, camera: object, *, only: str = "") -> Repository:
-    """Take a night in, or one detector of it, and run the three stages one by one."""
+def make_calexps(
+    root: Path, night: Path, camera: object, *, only: str = "", stages: tuple[str, ...] = STAGES
+) -> Repository:
+    """Take a night in, or one detector of it, and run the stages one by one."""
     apstream("repo", "create", root, "--camera", camera)
     taken = root.parent / f"{root.name}-night"
     shutil.copytree(night, taken, ignore=lambda _, names: [n for n in names if only and n.endswith(only)])
     apstream("repo", "ingest", root, taken)
-    for stage in ("isr", "characterize", "calibrate"):
+    for stage in stages:
         apstream(stage, root)
     return Repository(root)
 
@@ -187,6 +190,20 @@ def test_a_detector_needs_no_other(night: Path, tmp_path: Path) -> None:
     assert wcs.pixel_to_sky(10.0, 20.0) == other.pixel_to_sky(10.0, 20.0)
     both.close()
     alone.close()
+
+
+def test_frames_of_a_repository_take_a_psf_that_is_supplied(night: Path, tmp_path: Path) -> None:
+    repository = make_calexps(tmp_path / "repo", night, "simcam", only="d01.fits", stages=("isr",))
+    y, x = np.mgrid[-20:21, -20:21]
+    fits.writeto(tmp_path / "psf.fits", np.exp(-(y**2 + x**2) / (2 * 1.6**2)))
+    apstream("characterize", repository.root, "--psf", tmp_path / "psf.fits")
+    assert repository.get("icExp", visit=1001, detector=0).psf.fwhm() == pytest.approx(2.3548 * 1.6, rel=0.01)
+    assert "psf" in {one.type for one in repository.precursors("icExp", visit=1001, detector=0)}
+    apstream("calibrate", repository.root)
+    assert repository.get("calexp", visit=1001, detector=0).psf.fwhm() == pytest.approx(2.3548 * 1.6, rel=0.01)
+    with pytest.raises(BadSettings, match="apstream characterize"):
+        apstream("calibrate", repository.root, "--psf", tmp_path / "psf.fits")
+    repository.close()
 
 
 def test_a_wrong_kind_of_file_is_named(raw: Path, tmp_path: Path) -> None:
