@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 
-__all__ = ["Judgement", "judge", "moments"]
+from apstream.arrays.polynomial import poly_terms
+
+__all__ = ["Judgement", "ellipticity_floor", "judge", "moments"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def moments(stamp: Any, sigma: float) -> tuple[float, float, float]:
 
 
 def judge(field: Any, model: Callable[[float, float, int], Any], y: Any, x: Any) -> Judgement:
-    """Compare `model(y, x, half)` with the true PSF of `field` at the places given."""
+    """Compare `model(y, x, half)`, a star on its pixels, with the truth of `field` at the places given."""
     half = int(3 * field.config.fwhm) + 2
     rows = []
     for a, b in zip(y, x, strict=True):
@@ -70,3 +73,23 @@ def judge(field: Any, model: Callable[[float, float, int], Any], y: Any, x: Any)
         size_abs=float(np.median(np.abs(size))),
         e_abs=float(np.median(np.abs(np.concatenate([e1, e2])))),
     )
+
+
+def ellipticity_floor(field: Any, y: Any, x: Any, places: tuple[Any, Any], degree: int) -> float:
+    """Return the error of the mean of one ellipticity component that photons leave the best of fits.
+
+    The Cramer-Rao bound for a polynomial of `degree` over the field, from stars at (y, x) whose profile and noise
+    are known, in the mean over `places` (y, x).
+    """
+    index = cKDTree(np.column_stack([field.y, field.x])).query(np.column_stack([y, x]))[1]
+    half, step = int(4 * field.config.fwhm), 1e-3
+    sides = [field.round_psf(half, sign * step) for sign in (1, -1)]
+    sigma = np.hypot(field.config.fwhm / 2.355, 0.3)
+    slope = (sides[0] - sides[1]) / (moments(sides[0], sigma)[1] - moments(sides[1], sigma)[1])
+    kernel = field.round_psf(half, 0.0)
+    noise = field.config.sky + field.config.read_noise**2
+    worth = np.array([np.sum((flux * slope) ** 2 / (noise + flux * kernel)) for flux in field.flux[index]])
+    terms, there = (poly_terms(2 * a / field.config.size - 1, 2 * b / field.config.size - 1, degree)
+                    for a, b in ((y, x), places))  # fmt: skip
+    mean = there.mean(axis=1)
+    return float(np.sqrt(mean @ np.linalg.solve((terms * worth) @ terms.T, mean)))

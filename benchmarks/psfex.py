@@ -41,15 +41,17 @@ class PsfexModel:
         return cls(mask, float(header["PSF_SAMP"]), zero, scale, degree)
 
     def at(self, y: float, x: float, half: int) -> Any:
-        """Return the model at a 0-based position on the image's own pixels, centred, by Lanczos-4, unit sum."""
+        """Return a star at a 0-based position on the image's own pixels around it, by Lanczos-4, unit sum."""
         u, v = (x + 1 - self.zero[0]) / self.scale[0], (y + 1 - self.zero[1]) / self.scale[1]
         terms = [u**i * v**j for j in range(self.degree + 1) for i in range(self.degree + 1 - j)]
         plane = np.tensordot(terms, self.planes, axes=1)
         middle, width = plane.shape[0] // 2, max(1.0, self.step)
-        places = middle + np.arange(-half, half + 1) / self.step
-        offsets = (places[:, None] - np.arange(plane.shape[0])[None, :]) * (self.step if self.step > 1 else 1.0)
-        taps = np.where(np.abs(offsets) < 4 * width, np.sinc(offsets) * np.sinc(offsets / 4), 0)
-        kernel = taps @ plane @ taps.T
+        taps = []
+        for place in (y, x):
+            places = middle + (np.arange(-half, half + 1) - (place - np.floor(place + 0.5))) / self.step
+            offsets = (places[:, None] - np.arange(plane.shape[0])[None, :]) * (self.step if self.step > 1 else 1.0)
+            taps.append(np.where(np.abs(offsets) < 4 * width, np.sinc(offsets) * np.sinc(offsets / 4), 0))
+        kernel = taps[0] @ plane @ taps[1].T
         return kernel / kernel.sum()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from scipy.special import j0
 
-__all__ = ["FieldConfig", "StarField", "add_tracks", "make_star_field"]
+__all__ = ["FieldConfig", "Rays", "StarField", "add_tracks", "make_star_field"]
 
 _REACH, _STEPS = 14.0, 4000  # the profile's table, FWHM
 
@@ -56,9 +56,16 @@ class StarField:
         return _shape(self.config, self.terms, y, x)
 
     def psf(self, y: float, x: float, half: int) -> Any:
-        """Return the pixel-integrated PSF at a place, centred on the middle pixel, total light one."""
+        """Return a star of light one at a place, on the pixels up to `half` from the one that it falls on."""
         out = np.zeros((2 * half + 1, 2 * half + 1))
-        _paint(out, float(half), float(half), 1.0, (*self.shape_at(y, x), self.config.coma), self.table, (half, 7))
+        dy, dx = (place - np.floor(place + 0.5) for place in (y, x))
+        _paint(out, half + dy, half + dx, 1.0, (*self.shape_at(y, x), self.config.coma), self.table, (half, 7))
+        return out
+
+    def round_psf(self, half: int, e1: float) -> Any:
+        """Return a PSF of the mean width with ellipticity `e1` and no coma."""
+        out = np.zeros((2 * half + 1, 2 * half + 1))
+        _paint(out, float(half), float(half), 1.0, (self.config.fwhm, e1, 0.0, 0.0), self.table, (half, 7))
         return out
 
 
@@ -139,6 +146,9 @@ def _add_galaxies(rng: np.random.Generator, image: Any, config: FieldConfig) -> 
         gy, gx = rng.uniform(0, config.size - 1, 2)
         major = config.fwhm * rng.uniform(0.5, 2.0)
         ratio, angle = np.hypot(rng.uniform(0.3, 1), 0.3), rng.uniform(0, np.pi)
+        core, scale = 0.5 * config.fwhm, 0.6 * major
+        width = 2 * np.sqrt((core + np.log(2) * scale) ** 2 - core**2)
+        ratio = max(ratio, min(1.0, 1.05 * config.fwhm / width))  # nothing is narrower than a star
         flux = min(600 * (1 + rng.pareto(0.8)), config.flux_limits[1] / 3)
         half = int(6 * major)
         r, c = int(gy), int(gx)
@@ -146,29 +156,44 @@ def _add_galaxies(rng: np.random.Generator, image: Any, config: FieldConfig) -> 
         cols = np.arange(max(0, c - half), min(config.size, c + half + 1))
         dy, dx = rows[:, None] - gy, cols[None, :] - gx
         u, v = np.cos(angle) * dx + np.sin(angle) * dy, -np.sin(angle) * dx + np.cos(angle) * dy
-        radius = np.sqrt(u**2 + (v / ratio) ** 2 + (0.5 * config.fwhm) ** 2)
-        image[np.ix_(rows, cols)] += flux * np.exp(-radius / (0.6 * major)) / (2 * np.pi * 0.5 * major**2 * ratio)
+        radius = np.sqrt(u**2 + (v / ratio) ** 2 + core**2)
+        image[np.ix_(rows, cols)] += flux * np.exp(-radius / scale) / (2 * np.pi * 0.5 * major**2 * ratio)
 
 
-def add_tracks(rng: np.random.Generator, image: Any, count: int) -> Any:
-    """Add `count` cosmic-ray tracks in place, and return their electrons.
+@dataclass(frozen=True, eq=False)
+class Rays:
+    """Cosmic rays added to an image: electrons per pixel, and the number of the ray there, from one; zero is none."""
+
+    charge: Any
+    label: Any
+    count: int
+
+
+def add_tracks(rng: np.random.Generator, image: Any, count: int) -> Rays:
+    """Add `count` cosmic-ray tracks to `image` in place.
 
     Straight lines through silicon: a length drawn from an isotropic flux, a charge per pixel from a Landau-like
-    law, diffusion of 0.2 to 0.4 pixels; a tenth are worms of low-energy electrons.
+    law, diffusion of 0.2 to 0.4 pixels; a tenth are worms, electrons of low energy that are scattered on their way.
     """
-    tracks = np.zeros(image.shape, np.float64)
-    for _ in range(count):
-        y, x = rng.uniform(0, np.array(image.shape) - 1.0)
-        angle, bend = rng.uniform(0, 2 * np.pi), (rng.normal(0, 0.3) if rng.random() < 0.1 else 0.0)
-        length = min(1.5 * np.tan(np.arccos(rng.uniform(0.03, 1) ** 0.5)) + 0.5, 120.0)
-        charge = 500 * np.exp(rng.gumbel(0, 0.45))
-        blur = rng.uniform(0.2, 0.4)
-        for _ in range(max(4, int(length * 8))):
-            y, x, angle = y + np.sin(angle) / 8, x + np.cos(angle) / 8, angle + bend / 8
-            for dy, dx in rng.normal(0, blur, (4, 2)):
-                r, c = int(np.floor(y + dy + 0.5)), int(np.floor(x + dx + 0.5))
-                if 0 <= r < image.shape[0] and 0 <= c < image.shape[1]:
-                    tracks[r, c] += charge / 32
-    tracks = rng.poisson(tracks)
-    image += tracks.astype(image.dtype)
-    return tracks
+    charge, label = np.zeros(image.shape), np.zeros(image.shape, np.int32)
+    for number in range(1, count + 1):
+        rows, cols, electrons = _track(rng, image.shape)
+        inside = (rows >= 0) & (rows < image.shape[0]) & (cols >= 0) & (cols < image.shape[1])
+        np.add.at(charge, (rows[inside], cols[inside]), electrons)
+        label[rows[inside], cols[inside]] = number
+    charge = rng.poisson(charge)
+    image += charge.astype(image.dtype)
+    return Rays(charge, np.where(charge > 0, label, 0), count)
+
+
+def _track(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Any, Any, float]:
+    """Return the pixels of many small equal charges along one track, and that charge."""
+    worm = rng.random() < 0.1
+    length = min(1.5 * np.tan(np.arccos(rng.uniform(0.03, 1) ** 0.5)) + 0.5, 120.0) * (3 if worm else 1)
+    steps = max(4, int(length * 8))
+    angle = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.25 if worm else 0.0, steps))
+    y, x = rng.uniform(0, np.array(shape) - 1.0)
+    places = np.array([y + np.cumsum(np.sin(angle)) / 8, x + np.cumsum(np.cos(angle)) / 8])
+    spread = places[:, :, None] + rng.normal(0, rng.uniform(0.2, 0.4), (2, steps, 8))
+    rows, cols = np.floor(spread + 0.5).astype(int).reshape(2, -1)
+    return rows, cols, 500 * float(np.exp(rng.gumbel(0, 0.45))) / 64
