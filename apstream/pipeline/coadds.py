@@ -9,12 +9,14 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from apstream.arrays.background import evaluate_mesh
 from apstream.arrays.types import F64
 from apstream.errors import BadSettings, NoGoodPixels, NoTemplateOverlap, TooFewStars
 from apstream.model.bright_objects import NO_BRIGHT_OBJECTS, BrightObjects
-from apstream.model.exposures import STAR_DTYPE, CalExp, Exposure, ExposureInfo
+from apstream.model.exposures import STAR_DTYPE, CalExp, CharacterizedExposure, Exposure, ExposureInfo
 from apstream.model.geometry import Box
 from apstream.model.ids import VisitDetector
+from apstream.model.image import MaskedImage
 from apstream.model.photocalib import PhotoCalib
 from apstream.model.psf import Psf
 from apstream.model.summary import CalExpSummary
@@ -231,16 +233,21 @@ def _as_calexp(coadd: Coadd, tract: Tract, info: ExposureInfo, relative: bool, c
     except (TooFewStars, NoGoodPixels):  # a patch may be touched by a corner only
         if coadd.psf is None:
             raise
-        image, psf, stars = coadd.image.with_image(np.nan_to_num(coadd.image.image)), coadd.psf, np.zeros(0, STAR_DTYPE)
+        image, psf, stars = coadd.image, coadd.psf, np.zeros(0, STAR_DTYPE)
     else:
-        image, psf, stars = found.image, found.psf, found.stars
+        image, psf, stars = _with_all_pixels(found, coadd.image), found.psf, found.stars
         metrics |= found.metrics
         if matched and coadd.psf is not None:
             metrics |= _psf_metrics(psf, coadd.psf)
             psf = coadd.psf
-    return CalExp(
-        image=image, info=info, psf=psf, wcs=tract.wcs, photo_calib=calib, stars=stars, metrics=metrics
-    )
+    return CalExp(image=image, info=info, psf=psf, wcs=tract.wcs, photo_calib=calib, stars=stars, metrics=metrics)
+
+
+def _with_all_pixels(found: CharacterizedExposure, coadd: MaskedImage) -> MaskedImage:
+    """Give back, less the sky, what characterization did not use and set to zero; NaN where there is nothing."""
+    sky = evaluate_mesh(found.background.mesh, cell=found.background.cell, shape=coadd.shape)
+    unused = found.image.image == 0
+    return found.image.with_image(np.where(unused, coadd.image - sky, found.image.image))
 
 
 def _for_noise(config: CharacterizeConfig, coadd: Coadd) -> CharacterizeConfig:

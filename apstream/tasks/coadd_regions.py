@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from apstream.arrays.convolve import fill_masked
+from apstream.arrays.masks import dilate
 from apstream.arrays.polygon import shrunk_polygon
-from apstream.arrays.types import F64
+from apstream.arrays.types import F64, BoolArray
 from apstream.errors import BadSettings
 from apstream.model.bright_objects import BrightObjects
 from apstream.model.geometry import Box
@@ -94,16 +95,25 @@ def mask_bright_objects(image: MaskedImage, wcs: SkyWcs, objects: BrightObjects)
 
 
 def fill_holes(image: MaskedImage, *, radius: int = 4) -> MaskedImage:
-    """Interpolate NaN pixels from good ones within `radius`, with INTRP beside NO_DATA; others stay as they are.
+    """Interpolate NaN pixels between good ones, at most `radius` from them, with INTRP beside NO_DATA.
 
-    Their variance stays NaN: they say nothing new.
+    Others stay as they are: wide holes, and what lies beyond the exposures' outline. A gap that the border of the
+    image cuts goes on beyond it. The variance stays NaN: the new values say nothing new.
     """
     holes = ~np.isfinite(image.image)
     if not holes.any():
         return image
+    holes &= _closed(~holes, radius)
     filled = fill_masked(image.image, holes, radius=radius, default=float("nan"))
-    mask = image.mask | (holes & np.isfinite(filled)) * np.int32(MaskPlane.INTRP)
-    return image.with_image(filled).with_mask(mask)
+    marked = image.with_mask(image.mask | holes * np.int32(MaskPlane.INTRP))
+    return marked.with_image(np.where(holes, filled, image.image))
+
+
+def _closed(good: BoolArray, radius: int) -> BoolArray:
+    """Return the good pixels and the gaps between them into which no square of side 2 `radius` + 1 fits."""
+    around = dilate(np.pad(good, 2 * radius, mode="edge"), radius)
+    closed: BoolArray = ~dilate(~around, radius)
+    return closed[2 * radius : -2 * radius, 2 * radius : -2 * radius]
 
 
 def valid_polygon(box: Box, polygon: F64 | None = None, *, shrink: float = 0.0) -> F64:

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from apstream.errors import BadSettings, NoTemplateOverlap
+from apstream.model.bright_objects import BrightObjects, SkyDisc
 from apstream.model.exposures import STAR_DTYPE, CalExp, ExposureInfo
 from apstream.model.geometry import Box
 from apstream.model.ids import VisitDetector
 from apstream.model.image import MaskedImage
+from apstream.model.mask import planes
 from apstream.model.photocalib import PhotoCalib
 from apstream.model.psf import Psf
 from apstream.model.summary import CalExpSummary
@@ -89,6 +91,41 @@ def test_direct_warps_are_switchable():
     assert made.info.origin.endswith("warps=direct")
     assert made.metrics["coadd.psf_matched"] == 0
     assert 3.0 < made.psf.fwhm() < 4.0
+
+
+def test_the_coadd_keeps_what_there_is_of_pixels_that_are_not_clean():
+    """Pixels that are bad in all exposures, a gap in all, what no exposure reaches, and a bright star."""
+    level, bad, gap = 40.0, Box(100, 100, 104, 140), Box(200, 60, 202, 240)
+    exposures = []
+    for one in (calexp(k, fwhm) for k, fwhm in enumerate((3.0, 3.5, 4.0))):
+        pixels, mask = one.image.image + np.float32(level), one.image.mask.copy()
+        mask[bad.slices(BOX)], pixels[bad.slices(BOX)] = planes("BAD"), level + 55
+        mask[gap.slices(BOX)], pixels[gap.slices(BOX)] = planes("NO_DATA"), np.nan
+        exposures.append(CoaddInput.of(replace(one, image=one.image.with_image(pixels).with_mask(mask))))
+    tract = covering_skymap(exposures, patch_size=512, border=0).tract(0)
+    ra, dec = (float(v) for v in exposures[0].wcs.pixel_to_sky(250.0, 150.0))
+    bright = BrightObjects((SkyDisc(ra=ra, dec=dec, radius_arcsec=2.0),))
+    made = coadd_patch(exposures, tract, 0, None, CoaddConfig(warp_type="direct"), bright).calexp.image
+
+    def at(y, x):
+        on_tract = tract.wcs.sky_to_pixel(*exposures[0].wcs.pixel_to_sky(np.array(y, float), np.array(x, float)))
+        rows, columns = (np.round(v).astype(int) for v in on_tract)
+        return np.s_[rows - made.box.y0, columns - made.box.x0]
+
+    x = np.arange(105.0, 135.0)
+    assert np.median(made.image[at(0 * x + 101.5, x)]) == pytest.approx(55, abs=3)
+    assert (made.mask[at(0 * x + 101.5, x)] & planes("BAD") != 0).all()
+    x = np.arange(65.0, 235.0)
+    for row in (200.0, 201.0):
+        inside = at(0 * x + row, x)
+        assert (made.mask[inside] & planes("INTRP") != 0).all()
+        assert (made.image[inside] != 0).all()
+        assert abs(np.median(made.image[inside])) < 3
+    assert np.isnan(made.image[at(330.0, 150.0)])
+    assert made.mask[at(330.0, 150.0)] == planes("NO_DATA")
+    assert made.mask[at(250.0, 150.0)] & planes("BRIGHT_OBJECT")
+    beyond = np.isnan(made.image)
+    assert (made.mask[beyond] & planes("INTRP") == 0).all()
 
 
 def test_the_common_psf_is_what_is_asked_for():

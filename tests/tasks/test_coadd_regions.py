@@ -128,6 +128,18 @@ def test_holes_are_interpolated_and_marked():
     assert np.isfinite(out.image).all()
 
 
+def test_only_what_is_enclosed_is_filled():
+    y, x = np.mgrid[:60, :80]
+    beyond = (x > 70) | (y + 0.3 * x < 10) | (x < 3)  # a slanted outline, and a strip along the border
+    wide = (np.abs(y - 40) < 8) & (np.abs(x - 50) < 8)
+    gap = (np.abs(x - 30) < 3) & ~beyond  # from the outline to the border
+    out = fill_holes(image().with_image(np.where(beyond | wide | gap, np.nan, 1.0)))
+    inner = y > 5  # where the gap opens to the outside it may stay
+    np.testing.assert_array_equal(np.isnan(out.image)[inner], (beyond | wide)[inner])
+    np.testing.assert_array_equal((out.mask == planes("INTRP"))[inner], gap[inner])
+    assert np.isnan(out.image[beyond]).all()
+
+
 @given(st.floats(0.0, 25.0))
 def test_polygons_are_made_of_boxes_and_shrunk(by):
     made = valid_polygon(BOX, shrink=by)
