@@ -12,7 +12,7 @@ from numba import njit
 
 from apstream.arrays.types import F32, F64, BoolArray, IntArray
 
-__all__ = ["Regions", "compact_regions", "find_regions", "prominent", "refine_peaks"]
+__all__ = ["Regions", "compact_regions", "find_regions", "prominent", "refine_peaks", "regions_around"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,6 +135,15 @@ def _look_up(first, runs, y, x, out):  # type: ignore[no-untyped-def]
                 high = middle
         if low < first[y[s] + 1] and runs[low, 0] <= x[s]:
             out[s] = runs[low, 2]
+
+
+def regions_around(image: F32, threshold: float, y: IntArray, x: IntArray) -> BoolArray:
+    """Return True on the connected regions above `threshold` that hold one of the pixels (y, x)."""
+    regions = find_regions(image, threshold)
+    out, chosen = np.zeros(image.shape, np.bool_), np.zeros(regions.count + 1, np.bool_)
+    chosen[regions.at(y, x)] = True
+    _paint(regions.first, regions.runs, chosen, out)
+    return out
 
 
 def compact_regions(flags: BoolArray, longest: float) -> BoolArray:

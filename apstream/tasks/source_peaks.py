@@ -13,7 +13,7 @@ from apstream.arrays.masks import dilate
 from apstream.arrays.peaks import find_peaks
 from apstream.arrays.polynomial import poly_terms
 from apstream.arrays.psf import kernel_at
-from apstream.arrays.regions import Regions, find_regions, prominent, refine_peaks
+from apstream.arrays.regions import Regions, find_regions, prominent, refine_peaks, regions_around
 from apstream.arrays.types import F32, F64, BoolArray, IntArray
 from apstream.model.mask import MaskPlane
 from apstream.model.psf import Psf
@@ -66,6 +66,8 @@ def find_source_peaks(pixels: Pixels, *, n_sigma: float, max_peaks: int, mask_si
     limit = n_sigma * noise
     radius = max(1, round(0.5 * pixels.fwhm))
     row, col = find_peaks(snr, np.full((1, 1), limit, np.float32), cell=max(snr.shape), radius=radius)
+    # Bumps of noise stay in the sky: without them it would be too low.
+    sources = regions_around(snr, mask_sigma * noise, row, col)
     keep = prominent(
         snr, row, col, *neighbour_lists(row.astype(float), col.astype(float), 4 * pixels.fwhm),
         least=_PROMINENCE * noise,
@@ -78,7 +80,7 @@ def find_source_peaks(pixels: Pixels, *, n_sigma: float, max_peaks: int, mask_si
     y, x = refine_peaks(snr, row, col)
     height = snr[row, col].astype(float)
     flux = height * np.sqrt(np.maximum(np.nan_to_num(pixels.given[row, col], posinf=0), 0) * area)
-    covered = dilate(snr > mask_sigma * noise, round(pixels.fwhm))
+    covered = dilate(sources, round(pixels.fwhm))
     return Peaks(row, col, y, x, height / noise, flux, parent[few], crowded[few], covered, regions, noise)
 
 

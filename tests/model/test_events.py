@@ -100,7 +100,8 @@ def test_oversized_is_refused_before_it_is_parsed() -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_parse_or_are_refused(payload: bytes) -> None:
     with contextlib.suppress(InvalidEvent):
-        ExposureEvent.parse(payload)
+        event = ExposureEvent.parse(payload)
+        assert ExposureEvent.parse(event.to_json()) == event
 
 
 VALUES = st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=8), st.lists(st.text(max_size=4)))

@@ -74,16 +74,24 @@ def test_three_commands_give_what_two_give(night: Path, tmp_path: Path):
         )
 
 
-def test_what_was_measured_beside_stands_in_the_source_lists(night: Path, tmp_path: Path):
-    raw, names = next((night / "raw").iterdir()), {"measure": {"names": ["kron"]}}
+def test_stages_differ_in_what_they_measure_and_calibration_goes_to_5_sigma(night: Path, tmp_path: Path):
+    raw, catalog = next((night / "raw").iterdir()), night / "refcat.parquet"
     isr_file(raw, tmp_path / "isr.fits", "simcam", masters(night), SingleSettings())
-    settings = SingleSettings.model_validate({"characterize": names, "calibrate": {"detection": names}})
+    lists = {
+        "characterize": {"measure": {"names": ["kron"]}},
+        "calibrate": {"detection": {"measure": {"names": ["moments"]}}},
+    }
+    settings = SingleSettings.model_validate(lists)
     characterize_file(tmp_path / "isr.fits", tmp_path / "char", settings)
-    calibrate_file(tmp_path / "isr.fits", tmp_path / "cal", night / "refcat.parquet", settings)
-    for name, unit in (("char", b"electron"), ("cal", b"nJy")):
-        table = pq.read_table(tmp_path / name / "sources.parquet")
-        assert np.nanmedian(table["kron_flux"].to_numpy() / table["flux"].to_numpy()) == pytest.approx(1, abs=0.3)
-        assert table.schema.field("kron_flux").metadata[b"unit"] == unit
+    calibrate_file(tmp_path / "isr.fits", tmp_path / "cal", catalog, settings)
+    bright, deep = (pq.read_table(tmp_path / name / "sources.parquet") for name in ("char", "cal"))
+    assert np.nanmedian(bright["kron_flux"].to_numpy() / bright["flux"].to_numpy()) == pytest.approx(1, abs=0.3)
+    assert np.nanmedian(deep["ixx"].to_numpy()) > 0
+    assert "ixx" not in bright.column_names
+    assert "kron_flux" not in deep.column_names
+    assert [t.schema.field("flux").metadata[b"unit"] for t in (bright, deep)] == [b"electron", b"nJy"]
+    snr = deep["flux"].to_numpy() / deep["flux_err"].to_numpy()
+    assert 3 < np.nanpercentile(snr, 2) < 8
 
 
 def test_one_image_gives_a_source_list(night: Path, tmp_path: Path):

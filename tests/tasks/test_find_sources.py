@@ -135,6 +135,25 @@ def test_the_sky_is_measured_again_without_the_light_of_galaxies():
     assert result.image.image[detected].mean() > 0.5 * SIGMA > 5 * abs(result.image.image[~detected].mean())
 
 
+def test_more_rounds_come_closer_to_the_sky_and_one_is_the_default():
+    char = characterized(crowded_with_galaxies(4), pedestal=2.0)
+    found = {n: find_sources(char, FindSourcesConfig(iterations=n)) for n in (1, 2, 4)}
+    left = {n: abs(np.mean(one.background.mesh) - 2.0) for n, one in found.items()}
+    assert left[2] < left[1]
+    assert max(left[2], left[4]) < 0.015 * SIGMA
+    assert find_sources(char, FindSourcesConfig()).stars.tobytes() == found[1].stars.tobytes()
+
+
+def test_noise_is_no_source_and_stays_in_the_sky():
+    y, x = grid(64, 3)
+    char = characterized(paint(y, x, flux_of(np.geomspace(6.0, 300.0, len(y)))))
+    result = find_sources(char, FindSourcesConfig())
+    assert result.image.flagged(MaskPlane.DETECTED).mean() < 0.12
+    assert (
+        abs(np.mean(result.background.mesh) + 1 / 3) < 0.015 * SIGMA
+    )  # the median of counts lies a third below the mean
+
+
 def test_galaxies_are_extended_and_stars_are_not():
     y, x = grid(64, 3)
     light = paint(y[::2], x[::2], flux_of(100.0))
