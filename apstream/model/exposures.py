@@ -13,7 +13,7 @@ from apstream.model.geometry import Box
 from apstream.model.ids import VisitDetector
 from apstream.model.image import MaskedImage
 from apstream.model.photocalib import PhotoCalib
-from apstream.model.psf import Psf
+from apstream.model.psf import Psf, PsfPart
 from apstream.model.wcs import SkyWcs
 
 __all__ = [
@@ -174,6 +174,8 @@ class CalExp:
     ----------
     measured : ndarray, shape of `stars`, or None
         What else was measured of each source, fluxes in nJy.
+    psf_parts
+        Of a coadd whose PSF changes by steps: what every exposure gives to it; `psf` is smooth.
     """
 
     image: MaskedImage
@@ -184,6 +186,7 @@ class CalExp:
     stars: Records
     metrics: dict[str, float] = field(default_factory=dict)
     measured: Records | None = None
+    psf_parts: tuple[PsfPart, ...] = ()
 
     def __post_init__(self) -> None:
         if self.image.unit != "nJy":

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from apstream.arrays.polygon import in_polygon
 from apstream.arrays.polynomial import degree_of, poly_terms
 from apstream.arrays.types import F64
 from apstream.model.geometry import Box
 
-__all__ = ["Psf"]
+__all__ = ["Psf", "PsfPart", "psf_of_parts"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +92,38 @@ class Psf:
         cy, cx = self.box.center
         kernel = self.at(cy if y is None else y, cx if x is None else x)
         return float(1 / np.sum(kernel**2))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PsfPart:
+    """What one exposure gives to the PSF of a coadd, on the coadd's pixels.
+
+    Parameters
+    ----------
+    outline : ndarray, shape (k, 2)
+        (y, x) of the corners of the area that it reaches, convex.
+    weight
+        In the mean of all that reach a position.
+    """
+
+    psf: Psf
+    outline: F64
+    weight: float
+
+    def reaches(self, y: float, x: float) -> bool:
+        """Tell whether a position lies in the outline."""
+        return bool(in_polygon(self.outline, np.array([y]), np.array([x]))[0])
+
+
+def psf_of_parts(parts: Sequence[PsfPart], y: float, x: float) -> F64 | None:
+    """Return the kernel of a weighted mean at an absolute position, summing to one; None where no part reaches.
+
+    Kernels must be of one shape.
+    """
+    here = [part for part in parts if part.reaches(y, x)]
+    if not here:
+        return None
+    return np.average([part.psf.at(y, x) for part in here], axis=0, weights=[part.weight for part in here])
 
 
 def _half_maximum_area(kernel: F64) -> float:

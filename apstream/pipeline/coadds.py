@@ -18,10 +18,11 @@ from apstream.model.geometry import Box
 from apstream.model.ids import VisitDetector
 from apstream.model.image import MaskedImage
 from apstream.model.photocalib import PhotoCalib
-from apstream.model.psf import Psf
+from apstream.model.psf import Psf, PsfPart
 from apstream.model.summary import CalExpSummary
 from apstream.model.tract import Tract
 from apstream.pipeline.coadd_inputs import CoaddInput
+from apstream.pipeline.coadd_psf import choose_psf, parts_of
 from apstream.tasks.assemble_coadd import AssembleCoaddConfig, Coadd, assemble_coadd
 from apstream.tasks.characterize import CharacterizeConfig, characterize
 from apstream.tasks.coadd_regions import fill_holes, mask_bright_objects
@@ -185,7 +186,9 @@ def coadd_warps(
             where=info.origin,
             remedy="calibrate all with one reference catalogue, or none of them",
         )
-    return CoaddPatch(calexp=_as_calexp(coadd, tract, info, scales.pop(), config), coadd=coadd)
+    matched = config.warp_type == "psf_matched"
+    parts = () if matched else parts_of(coadd, used, tract, degree=config.assemble.psf_degree)
+    return CoaddPatch(calexp=_as_calexp(coadd, parts, tract, info, scales.pop(), config), coadd=coadd)
 
 
 def coadd_info(
@@ -218,7 +221,9 @@ def coadd_info(
     )
 
 
-def _as_calexp(coadd: Coadd, tract: Tract, info: ExposureInfo, relative: bool, config: CoaddConfig) -> CalExp:
+def _as_calexp(
+    coadd: Coadd, parts: tuple[PsfPart, ...], tract: Tract, info: ExposureInfo, relative: bool, config: CoaddConfig
+) -> CalExp:
     """Give a coadd its PSF and stars; where stars or pixels are too few, the mean PSF of the inputs serves."""
     matched = config.warp_type == "psf_matched"
     calib = PhotoCalib(njy_per_unit=1.0, n_stars=0, relative=relative)
@@ -240,7 +245,19 @@ def _as_calexp(coadd: Coadd, tract: Tract, info: ExposureInfo, relative: bool, c
         if matched and coadd.psf is not None:
             metrics |= _psf_metrics(psf, coadd.psf)
             psf = coadd.psf
-    return CalExp(image=image, info=info, psf=psf, wcs=tract.wcs, photo_calib=calib, stars=stars, metrics=metrics)
+    if parts and coadd.psf is not None:
+        psf, parts, misfit = choose_psf(psf, coadd.psf, parts, coadd.image.box)
+        metrics["coadd.psf_misfit"] = misfit
+    return CalExp(
+        image=image,
+        info=info,
+        psf=psf,
+        wcs=tract.wcs,
+        photo_calib=calib,
+        stars=stars,
+        metrics=metrics,
+        psf_parts=parts,
+    )
 
 
 def _with_all_pixels(found: CharacterizedExposure, coadd: MaskedImage) -> MaskedImage:

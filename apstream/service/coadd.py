@@ -9,6 +9,7 @@ from typing import Any
 
 from apstream.errors import DatasetNotFound, NoTemplateOverlap
 from apstream.model.bright_objects import NO_BRIGHT_OBJECTS, BrightObjects
+from apstream.model.exposures import CalExp
 from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
 from apstream.model.summary import CalExpSummary
@@ -203,6 +204,13 @@ def _keep(
     }
     for name, value in products.items():
         repository.put(value, name, inputs=sources, **job.data_id)
-    report = CoaddReport(patches=[f"deepCoadd {job}: {len(coadd.inputs)} inputs"])
+    report = CoaddReport(patches=[f"deepCoadd {job}: {len(coadd.inputs)} inputs" + _psf_note(made.calexp)])
     report.left_out = [f"{one.name} on {job}: {one.reason}" for one in coadd.skipped]
     return report
+
+
+def _psf_note(calexp: CalExp) -> str:
+    if not calexp.psf_parts:
+        return ""
+    misfit = calexp.metrics["coadd.psf_misfit"]
+    return f"; exposures of other seeing begin and end here: a smooth PSF is up to {misfit:.0%} off, its parts are kept"

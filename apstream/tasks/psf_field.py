@@ -12,12 +12,14 @@ from apstream.arrays.psf_warp import fit_kernel_field, local_matrix, warp_kernel
 from apstream.arrays.types import F64, BoolArray, FloatArray
 from apstream.arrays.warp import PixelMap
 from apstream.model.geometry import Box
-from apstream.model.psf import Psf
+from apstream.model.psf import Psf, PsfPart, psf_of_parts
 
-__all__ = ["CoaddPsf", "PsfInput", "combined_psf"]
+__all__ = ["CoaddPsf", "PsfInput", "combined_psf", "psf_parts", "width_ratios"]
 
 #: Kernels are evaluated on so many positions along each side.
 _GRID = 5
+#: Widths are compared on so many positions along each side.
+_RATIOS = 9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +90,41 @@ def combined_psf(inputs: Sequence[PsfInput], target: Box, *, degree: int = 2) ->
 
     Positions that no input covers are left out.
     """
-    exact = CoaddPsf.of(inputs, target)
+    return _fitted(CoaddPsf.of(inputs, target), target, degree)
+
+
+def psf_parts(exact: CoaddPsf, outlines: Sequence[F64], target: Box, *, degree: int = 2) -> tuple[PsfPart, ...]:
+    """Return what each input of a coadd's PSF gives to it, on the coadd's own pixels.
+
+    Parameters
+    ----------
+    outlines : sequence of ndarray, shape (k, 2)
+        (y, x) on the coadd's pixels of the corners of what each input reaches, convex.
+    degree
+        Of the polynomial through the PSF of one input.
+    """
+    parts = []
+    for item, outline in zip(exact.inputs, outlines, strict=True):
+        low, high = np.floor(outline.min(axis=0)), np.ceil(outline.max(axis=0)) + 1
+        own = Box(*(int(v) for v in (*low, *high))).intersect(target)
+        if not own.is_empty:
+            parts.append(PsfPart(_fitted(CoaddPsf((item,), exact.half), own, degree), outline, item.weight))
+    return tuple(parts)
+
+
+def width_ratios(psf: Psf, parts: Sequence[PsfPart], box: Box) -> F64:
+    """Return how wide a PSF is beside that of the parts, (n,), on a grid over `box` without what no part reaches.
+
+    Widths are square roots of the noise-equivalent area.
+    """
+    ys, xs = (np.linspace(a, b, 2 * _RATIOS + 1)[1::2] for a, b in ((box.y0, box.y1), (box.x0, box.x1)))
+    places = [(float(y), float(x)) for y in ys for x in xs]
+    there = [(place, kernel) for place in places if (kernel := psf_of_parts(parts, *place)) is not None]
+    return np.array([np.sqrt(np.sum(kernel**2) * psf.effective_area(*place)) for place, kernel in there])
+
+
+def _fitted(exact: CoaddPsf, target: Box, degree: int) -> Psf:
+    inputs = exact.inputs
     ys, xs = (np.linspace(a, b - 1, _GRID) for a, b in ((target.y0, target.y1), (target.x0, target.x1)))
     grid_y, grid_x = (a.ravel() for a in np.meshgrid(ys, xs, indexing="ij"))
     found = [exact.at(y, x) for y, x in zip(grid_y, grid_x, strict=True)]

@@ -19,7 +19,7 @@ from apstream.model.exposures import STAR_DTYPE, CalExp, CharacterizedExposure, 
 from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane
-from apstream.model.psf import Psf
+from apstream.model.psf import Psf, PsfPart
 from apstream.model.wcs import SkyWcs
 from apstream.tasks.psf_field import PsfInput, combined_psf
 from apstream.tasks.register import RegisterConfig, register_stars, usable_stars
@@ -72,6 +72,8 @@ class TemplateInput:
         Science pixels (y, x) to pixels of `image`; given, it is used as it is.
     shares_noise
         Whether where it overlaps another input both hold the same exposures, as patches of a coadd do.
+    psf_parts
+        What every exposure in it gives to its PSF, where `psf` cannot follow its steps.
     """
 
     image: MaskedImage
@@ -81,6 +83,7 @@ class TemplateInput:
     stars: Records | None = None
     pixel_map: PixelMap | None = None
     shares_noise: bool = False
+    psf_parts: tuple[PsfPart, ...] = ()
 
     @classmethod
     def from_image(cls, exposure: CalExp | CharacterizedExposure, name: str) -> TemplateInput:
@@ -93,6 +96,7 @@ class TemplateInput:
             wcs=exposure.wcs,
             stars=exposure.stars,
             shares_noise=shares,
+            psf_parts=exposure.psf_parts if isinstance(exposure, CalExp) else (),
         )
 
 
@@ -118,14 +122,16 @@ def make_template(
     """
     maps = [_pixel_map(item, science, config) for item in inputs]
     parts: list[tuple[Box, MaskedImage, float]] = []
-    used: list[tuple[TemplateInput, PsfInput]] = []
+    used: list[TemplateInput] = []
+    psfs: list[PsfInput] = []
     for item, pixel_map in zip(inputs, maps, strict=True):
         where = _reach(pixel_map, item.image.box, science.box)
         if where.is_empty:
             continue
         weight = 1 / mean_variance(item.image)
         parts.append((where, warp(item.image, pixel_map, where, config.warp), weight))
-        used.append((item, PsfInput(item.psf, pixel_map, item.image.box, weight)))
+        used.append(item)
+        psfs += _psf_inputs(item, pixel_map, weight)
     shared = all(item.shares_noise for item in inputs)
     merged, coverage = _merge(parts, science.box, shared=shared)
     if not used or coverage < config.min_coverage:
@@ -135,10 +141,18 @@ def make_template(
         )
     return Template(
         image=merged,
-        psf=combined_psf([psf for _, psf in used], science.box, degree=config.psf_degree),
-        inputs=tuple(item.name for item, _ in used),
+        psf=combined_psf(psfs, science.box, degree=config.psf_degree),
+        inputs=tuple(item.name for item in used),
         coverage=coverage,
     )
+
+
+def _psf_inputs(item: TemplateInput, pixel_map: PixelMap, weight: float) -> list[PsfInput]:
+    """Return the PSF of an input, or those of the exposures in it, whose weights add up to about its own."""
+    box, parts = item.image.box, item.psf_parts
+    if not parts:
+        return [PsfInput(item.psf, pixel_map, box, weight)]
+    return [PsfInput(part.psf, pixel_map, box, part.weight, part.outline) for part in parts]
 
 
 def _pixel_map(item: TemplateInput, science: CalExp | CharacterizedExposure, config: TemplateConfig) -> PixelMap:
@@ -236,9 +250,7 @@ def _reach(pixel_map: PixelMap, source: Box, target: Box) -> Box:
     return Box(int(y0), int(x0), int(y1), int(x1))
 
 
-def _merge(
-    parts: Sequence[tuple[Box, MaskedImage, float]], target: Box, *, shared: bool
-) -> tuple[MaskedImage, float]:
+def _merge(parts: Sequence[tuple[Box, MaskedImage, float]], target: Box, *, shared: bool) -> tuple[MaskedImage, float]:
     """Average the parts, each with one weight; return also which fraction of `target` has data.
 
     Parts that share their noise have no less of it where they overlap.

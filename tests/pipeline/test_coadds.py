@@ -11,7 +11,7 @@ from apstream.model.ids import VisitDetector
 from apstream.model.image import MaskedImage
 from apstream.model.mask import planes
 from apstream.model.photocalib import PhotoCalib
-from apstream.model.psf import Psf
+from apstream.model.psf import Psf, psf_of_parts
 from apstream.model.summary import CalExpSummary
 from apstream.model.wcs import SkyWcs
 from apstream.pipeline.coadd_inputs import CoaddInput, covering_skymap, under_patches
@@ -24,7 +24,9 @@ from apstream.pipeline.coadds import (
     input_warp,
     sharp_enough,
 )
+from apstream.repo.formats.fits import read_calexp, write_image
 from apstream.tasks.select_inputs import SelectInputsConfig, select_inputs
+from apstream.tasks.template import TemplateConfig, TemplateInput, make_template
 
 BOX = Box(0, 0, 300, 300)
 SCALE = 0.25
@@ -91,6 +93,8 @@ def test_direct_warps_are_switchable():
     assert made.info.origin.endswith("warps=direct")
     assert made.metrics["coadd.psf_matched"] == 0
     assert 3.0 < made.psf.fwhm() < 4.0
+    assert made.psf_parts == ()
+    assert made.metrics["coadd.psf_misfit"] < 0.01
 
 
 def test_the_coadd_keeps_what_there_is_of_pixels_that_are_not_clean():
@@ -126,6 +130,32 @@ def test_the_coadd_keeps_what_there_is_of_pixels_that_are_not_clean():
     assert made.mask[at(250.0, 150.0)] & planes("BRIGHT_OBJECT")
     beyond = np.isnan(made.image)
     assert (made.mask[beyond] & planes("INTRP") == 0).all()
+
+
+@pytest.mark.parametrize("wide", [4.0, 6.0])
+def test_the_psf_is_right_on_each_side_of_where_exposures_end(tmp_path, wide):
+    """Two exposures are on the left, two wider ones on the right, and all on a strip: read again, and as a template."""
+    sides = {3.0: Box(0, 0, 300, 170), wide: Box(0, 130, 300, 300)}
+    items = []
+    for k, (fwhm, side) in enumerate([*sides.items()] * 2):
+        one = calexp(k, fwhm)
+        items.append(CoaddInput.of(replace(one, image=one.image.cutout(side))))
+    path = tmp_path / "coadd.fits"
+    write_image(path, patch(items, CoaddConfig(warp_type="direct")))
+    made = read_calexp(path)
+    assert made.metrics["coadd.psf_misfit"] > 0.05
+    wcs = items[0].wcs
+    mean = Psf(0.5 * sum(Psf.gaussian(fwhm, BOX, half=15).basis for fwhm in sides), BOX).fwhm()
+    for x, want in ((60.0, 3.0), (150.0, mean), (240.0, wide)):
+        y, x = (float(v) for v in made.wcs.sky_to_pixel(*wcs.pixel_to_sky(150.0, x)))
+        kernel = psf_of_parts(made.psf_parts, y, x)
+        assert Psf(kernel[None], BOX).fwhm() == pytest.approx(want, rel=0.01)
+    for fwhm, part in ((3.0, Box(0, 0, 300, 120)), (wide, Box(0, 180, 300, 300))):
+        science = calexp(9, 3.5)
+        science = replace(science, image=science.image.cutout(part))
+        template = make_template([TemplateInput.from_image(made, "coadd")], science, TemplateConfig())
+        for y, x in ((10, part.x0 + 10), (290, part.x1 - 10), part.center):
+            assert template.psf.fwhm(y, x) == pytest.approx(fwhm, rel=0.01)
 
 
 def test_the_common_psf_is_what_is_asked_for():

@@ -17,7 +17,7 @@ from apstream.model.geometry import Box
 from apstream.model.ids import VisitDetector
 from apstream.model.image import MaskedImage
 from apstream.model.photocalib import PhotoCalib
-from apstream.model.psf import Psf
+from apstream.model.psf import Psf, PsfPart
 from apstream.model.summary import CalExpSummary
 from apstream.model.wcs import SkyWcs
 from apstream.repo.formats.layout import OurFits
@@ -111,6 +111,17 @@ def _wcs(file: OurFits) -> SkyWcs | None:
 def psf(file: OurFits) -> Psf:
     """Read the PSF."""
     return Psf(np.asarray(file.array("PSF"), float), _box_of(file, "PSF"))
+
+
+def _psf_parts(file: OurFits) -> tuple[PsfPart, ...]:
+    """Read what each exposure gives to the PSF of a coadd; nothing if the PSF has no steps."""
+    if not file.has("PSFPARTS"):
+        return ()
+    bases, rows = np.asarray(file.array("PSFPARTS"), float), file.array("PSFAREAS")
+    return tuple(
+        PsfPart(Psf(basis, Box(*(int(v) for v in row[:4]))), row[5:].reshape(-1, 2), float(row[4]))
+        for basis, row in zip(bases, rows, strict=True)
+    )
 
 
 def _any_psf(file: OurFits) -> Psf | None:
@@ -235,6 +246,7 @@ PARTS: Mapping[str, Callable[[OurFits], Any]] = {
     "pixels": _pixels,
     "polygon": _polygon,
     "psf": _any_psf,
+    "psf_parts": _psf_parts,
     "stars": stars,
     "summary": _summary,
     "variance": _variance,

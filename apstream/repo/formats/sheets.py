@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,7 +23,7 @@ from apstream.model.exposures import (
 from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane
-from apstream.model.psf import Psf
+from apstream.model.psf import Psf, PsfPart
 from apstream.model.wcs import SkyWcs
 from apstream.repo.formats.documents import plain_values
 from apstream.repo.formats.layout import records_hdu
@@ -70,6 +71,8 @@ def exposure_hdus(value: AnyExposure) -> list[Any]:
         hdus.append(records_hdu("STARS", value.stars))
         if value.measured is not None and value.measured.dtype.names:
             hdus.append(records_hdu("MEASURED", value.measured))
+    if isinstance(value, CalExp) and value.psf_parts:
+        hdus += _psf_parts(value.psf_parts)
     if isinstance(value, CharacterizedExposure):
         hdus += background_hdus(value.background)
     if isinstance(value, DifferenceImage):
@@ -87,6 +90,18 @@ def mask_hdu(mask: IntArray) -> Any:
 def psf_hdu(psf: Psf) -> Any:
     """Return the HDU of a PSF."""
     return _boxed("PSF", psf.basis, psf.box)
+
+
+def _psf_parts(parts: Sequence[PsfPart]) -> list[Any]:
+    """Return the HDUs of the parts of a PSF: kernels, zeros where one lacks a term; then box, weight, outline."""
+    terms, corners = (max(sizes) for sizes in zip(*((len(p.psf.basis), len(p.outline)) for p in parts), strict=True))
+    bases = np.zeros((len(parts), terms, *parts[0].psf.shape), np.float32)
+    rows = np.empty((len(parts), 5 + 2 * corners))
+    for k, (part, box) in enumerate((part, part.psf.box) for part in parts):
+        bases[k, : len(part.psf.basis)] = part.psf.basis
+        outline = np.pad(part.outline, ((0, corners - len(part.outline)), (0, 0)), mode="edge")
+        rows[k] = [box.y0, box.x0, box.y1, box.x1, part.weight, *outline.ravel()]
+    return [fits.ImageHDU(bases, name="PSFPARTS"), fits.ImageHDU(rows, name="PSFAREAS")]
 
 
 def background_hdus(background: Background) -> list[Any]:
