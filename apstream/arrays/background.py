@@ -7,9 +7,13 @@ import sep
 from numba import njit
 from scipy.interpolate import CubicSpline
 
+from apstream.arrays.stats import nth_value
 from apstream.arrays.types import F32, F64, BoolArray
 
-__all__ = ["evaluate_mesh", "measure_mesh", "remaining_mesh"]
+__all__ = ["evaluate_mesh", "measure_mesh", "remaining_mesh", "subtract_mesh"]
+
+_ROWS = 64  # worked on at a time: what a processor's cache holds
+_ENOUGH = 500  # pixels that tell a first median and width
 
 
 def measure_mesh(image: F32, bad: BoolArray, *, cell: int, smooth: int = 3) -> tuple[F32, F32]:
@@ -71,7 +75,16 @@ def evaluate_mesh(mesh: F32, *, cell: int, shape: tuple[int, int]) -> F32:
     return np.asarray((rows @ mesh.astype(np.float32)) @ cols.T, np.float32)
 
 
-def remaining_mesh(image: F32, bad: BoolArray, *, cell: int, least: float = 0.25) -> F32:
+def subtract_mesh(image: F32, mesh: F32, *, cell: int) -> None:
+    """Subtract what `evaluate_mesh` gives from an image in place, some rows at a time."""
+    cell = min(cell, *image.shape)
+    rows = _spline_matrix(image.shape[0], mesh.shape[0], cell) @ mesh.astype(np.float32)
+    cols = np.ascontiguousarray(_spline_matrix(image.shape[1], mesh.shape[1], cell).T)
+    for first in range(0, len(image), _ROWS):
+        image[first : first + _ROWS] -= rows[first : first + _ROWS] @ cols
+
+
+def remaining_mesh(image: F32, bad: BoolArray, variance: F32, *, cell: int, least: float = 0.25) -> F32:
     """Measure what is left of the sky in a background-subtracted image: clipped means in the cells of its mesh.
 
     Parameters
@@ -80,6 +93,8 @@ def remaining_mesh(image: F32, bad: BoolArray, *, cell: int, least: float = 0.25
         Finite.
     bad : ndarray, shape (ny, nx), bool
         Pixels not to use, those of sources above all.
+    variance : ndarray, shape (ny, nx), float32
+        Pixels where it is not positive are not used either.
     cell
         Side of the cells, pixels; every second pixel in y and x is looked at.
     least
@@ -92,7 +107,7 @@ def remaining_mesh(image: F32, bad: BoolArray, *, cell: int, least: float = 0.25
     """
     cell = min(cell, *image.shape)
     mesh = np.full((-(-image.shape[0] // cell), -(-image.shape[1] // cell)), np.nan, np.float32)
-    _remaining(image, bad, cell, least, mesh)
+    _remaining((image, bad, variance), cell, least, mesh)
     for _ in range(max(mesh.shape)):
         if not np.isnan(mesh).any():
             break
@@ -110,7 +125,8 @@ def _medians(mesh: F32) -> F32:
 
 
 @njit(cache=True, nogil=True)
-def _remaining(image, bad, cell, least, mesh):  # type: ignore[no-untyped-def]
+def _remaining(planes, cell, least, mesh):  # type: ignore[no-untyped-def]
+    image, bad, variance = planes
     ny, nx = image.shape
     values = np.empty(((cell + 1) // 2) ** 2, np.float32)
     for a in range(mesh.shape[0]):
@@ -119,12 +135,12 @@ def _remaining(image, bad, cell, least, mesh):  # type: ignore[no-untyped-def]
             for y in range(a * cell, min(ny, (a + 1) * cell), 2):
                 for x in range(b * cell, min(nx, (b + 1) * cell), 2):
                     seen += 1
-                    if not bad[y, x]:
+                    if not bad[y, x] and variance[y, x] > 0:
                         values[count] = image[y, x]
                         count += 1
             if count < max(least * seen, 20):
                 continue
-            middle, width = _clipped(values[:count:4] if count > 1000 else values[:count])
+            middle, width = _clipped(values[: count : max(1, count // _ENOUGH)])
             # counts are whole numbers and so would the median be: the mean of what lies next to it is not
             for _ in range(3):
                 middle = _core_mean(values[:count], middle, 1.5 * width)
@@ -144,19 +160,20 @@ def _clipped(values):  # type: ignore[no-untyped-def]
     return middle, width
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 def _core_mean(values, middle, reach):  # type: ignore[no-untyped-def]
-    total, count = 0.0, 0
-    for value in values:
-        if abs(value - middle) <= reach:
-            total += value - middle
-            count += 1
+    total, count = 0.0, np.int32(0)
+    for i in range(len(values)):
+        off = values[i] - middle
+        inside = abs(off) <= reach
+        total += off if inside else 0.0
+        count += np.int32(inside)
     return middle + total / count if count else middle
 
 
 @njit(cache=True, nogil=True)
 def _middle(values):  # type: ignore[no-untyped-def]
     """Median, and the width of a Gaussian from what lies below it, where sources do not reach."""
-    middle = np.median(values)
+    middle = nth_value(values, len(values) // 2)
     below = middle - values[values < middle]
-    return middle, (np.median(below) * 1.482602 if len(below) else 0.0)
+    return middle, (nth_value(below, len(below) // 2) * 1.482602 if len(below) else 0.0)

@@ -124,30 +124,48 @@ def _significance(image, variance, usable, terms, tile, snr):  # type: ignore[no
             _load(image, variance, usable, y0 - half, x0 - half, signal, noise)
             _filter(signal, rows[t], columns[t], 0, across, top)
             _filter(noise, rows2[t], columns2[t], half - half2, across, bottom)
+            last = min(tile, nx - x0)
             for i in range(min(tile, ny - y0)):
-                for j in range(min(tile, nx - x0)):
-                    if usable[y0 + i, x0 + j] and bottom[i, j] > 0 and noise[i + half, j + half] > 0:
-                        snr[y0 + i, x0 + j] = top[i, j] / np.sqrt(bottom[i, j])
+                line = snr[y0 + i, x0 : x0 + last]
+                _divide(top[i, :last], bottom[i, :last], noise[i + half, half : half + last], line)
             t += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _divide(signal, square, noise, out):  # type: ignore[no-untyped-def]
+    """Write the significance where a pixel has noise of its own, zero elsewhere; without branches, it vectorises."""
+    one = np.float32(1)
+    for j in range(len(out)):
+        known = (noise[j] > 0) & (square[j] > 0)
+        out[j] = signal[j] / np.sqrt(square[j] if known else one) if known else np.float32(0)
 
 
 @njit(cache=True, nogil=True)
 def _load(image, variance, usable, y0, x0, signal, noise):  # type: ignore[no-untyped-def]
     ny, nx = image.shape
-    for i in range(signal.shape[0]):
+    side = signal.shape[0]
+    first, last = max(0, -x0), min(side, nx - x0)
+    for i in range(side):
         y = y0 + i
-        for j in range(signal.shape[1]):
-            x = x0 + j
-            signal[i, j] = 0
-            noise[i, j] = 0
-            if 0 <= y < ny and 0 <= x < nx and usable[y, x]:
-                value, spread = image[y, x], variance[y, x]
-                if np.isfinite(value) and np.isfinite(spread) and spread > 0:
-                    signal[i, j] = value
-                    noise[i, j] = spread
+        if not (0 <= y < ny and first == 0 and last == side):
+            signal[i] = 0
+            noise[i] = 0
+        if 0 <= y < ny and first < last:
+            a, b = x0 + first, x0 + last
+            _load_line(image[y, a:b], variance[y, a:b], usable[y, a:b], signal[i, first:last], noise[i, first:last])
 
 
 @njit(cache=True, nogil=True)
+def _load_line(image, variance, usable, signal, noise):  # type: ignore[no-untyped-def]
+    zero, endless = np.float32(0), np.float32(np.inf)
+    for j in range(len(image)):
+        value, spread = image[j], variance[j]
+        good = usable[j] & (abs(value) < endless) & (spread > zero) & (spread < endless)
+        signal[j] = value if good else zero
+        noise[j] = spread if good else zero
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _filter(source, rows, columns, shift, across, out):  # type: ignore[no-untyped-def]
     """Correlate `source` with the sum of separable terms; plain equivalent: scipy.signal.correlate."""
     n_taps, tile = rows.shape[1], out.shape[0]
@@ -174,7 +192,7 @@ def _filter(source, rows, columns, shift, across, out):  # type: ignore[no-untyp
                 _add_line(across[i + shift + k], rows[r, k], out[i])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _add_line(part, weight, line):  # type: ignore[no-untyped-def]
     for j in range(len(line)):
         line[j] += weight * part[j]

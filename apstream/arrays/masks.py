@@ -7,35 +7,60 @@ from numba import njit
 
 from apstream.arrays.types import F32, BoolArray, IntArray
 
-__all__ = ["count_flags", "dilate", "split_usable", "subtract_sky"]
+__all__ = ["clear_of", "count_above", "count_flags", "dilate", "mark", "split_usable", "subtract_sky"]
+
+_BLOCK = 64  # pixels of a row that are looked at together
+
+
+@njit(cache=True, nogil=True)
+def count_above(line, limit):  # type: ignore[no-untyped-def]
+    """Return how many elements of a line are above a limit; many are compared at a time."""
+    count = np.int32(0)
+    for i in range(len(line)):
+        count += np.int32(line[i] > limit)
+    return count
 
 
 @njit(cache=True, nogil=True)
 def dilate(flags: BoolArray, radius: int) -> BoolArray:
     """Return True within a square of half-side `radius` around the True pixels of `flags`."""
     ny, nx = flags.shape
-    out = np.zeros((ny, nx), np.bool_)
-    last = np.full(nx, -radius - 1, np.int64)  # last row with a wide True in each column
-    wide = np.zeros((2 * radius + 1, nx), np.bool_)
+    out = np.empty((ny, nx), np.bool_)
+    last = np.full(nx, -radius - 1, np.int32)  # last row with a wide True in each column
+    latest = -radius - 1  # in any column
     for r in range(ny + radius):
-        line = wide[r % (2 * radius + 1)]
-        line[:] = False
-        if r < ny:
-            done = 0
-            for c in range(nx):
-                if flags[r, c]:
-                    end = min(nx, c + radius + 1)
-                    for j in range(max(done, c - radius), end):
-                        line[j] = True
-                    done = end
-            for c in range(nx):
-                if line[c]:
-                    last[c] = r
+        if r < ny and _mark_row(flags[r], radius, np.int32(r), last):
+            latest = r
         o = r - radius
         if o >= 0:
-            for c in range(nx):
-                out[o, c] = last[c] >= o - radius
+            _since(last, np.int32(o - radius), latest >= o - radius, out[o])
     return out
+
+
+@njit(cache=True, nogil=True)
+def _mark_row(flags, radius, r, last):  # type: ignore[no-untyped-def]
+    """Write `r` to all columns within `radius` of a True one; tell whether there is any."""
+    nx, done = len(flags), 0
+    for start in range(0, nx, _BLOCK):
+        block = flags[start : start + _BLOCK]
+        if count_above(block, False) == 0:
+            continue
+        for c in range(start, start + len(block)):
+            if flags[c]:
+                end = min(nx, c + radius + 1)
+                for j in range(max(done, c - radius), end):
+                    last[j] = r
+                done = end
+    return done > 0
+
+
+@njit(cache=True, nogil=True)
+def _since(last, row, some, out):  # type: ignore[no-untyped-def]
+    if not some:
+        out[:] = False
+        return
+    for c in range(len(out)):
+        out[c] = last[c] >= row
 
 
 @njit(cache=True, nogil=True)
@@ -106,4 +131,24 @@ def count_flags(mask: IntArray, bits: IntArray) -> IntArray:
                 for k in range(len(bits)):
                     if m & bits[k]:
                         out[k] += 1
+    return out
+
+
+@njit(cache=True, nogil=True)
+def clear_of(mask: IntArray, bits: int) -> BoolArray:
+    """Return True where none of `bits` is set."""
+    out = np.empty(mask.shape, np.bool_)
+    for r in range(mask.shape[0]):
+        for c in range(mask.shape[1]):
+            out[r, c] = (mask[r, c] & bits) == 0
+    return out
+
+
+@njit(cache=True, nogil=True)
+def mark(mask: IntArray, where: BoolArray, bit: int) -> IntArray:
+    """Return a copy of `mask` in which one bit is set where it is asked for, and nowhere else."""
+    out, one = np.empty(mask.shape, np.int32), np.int32(bit)
+    for r in range(mask.shape[0]):
+        for c in range(mask.shape[1]):
+            out[r, c] = (mask[r, c] & ~one) | (one if where[r, c] else np.int32(0))
     return out

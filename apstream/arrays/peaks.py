@@ -9,10 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from apstream.arrays.masks import dilate
+from apstream.arrays.masks import count_above, dilate
 from apstream.arrays.types import F32, F64, BoolArray, IntArray
 
 __all__ = ["find_peaks", "footprints", "gaussian_smooth", "gaussian_taps", "matched_noise"]
+
+_BLOCK = 64  # pixels of a row that are looked at together; most hold nothing
 
 
 def gaussian_taps(sigma: float) -> F32:
@@ -65,14 +67,18 @@ def _maxima(image: F32, threshold: F32, cell_y: int, cell_x: int, radius: int) -
     ny, nx = image.shape
     found = [(0, 0) for _ in range(0)]
     for r in range(1, ny - 1):
-        for c in range(1, nx - 1):
-            v = image[r, c]
-            if not v > threshold[r // cell_y, c // cell_x]:
-                continue
-            if v < image[r, c + 1] or v <= image[r, c - 1] or v < image[r + 1, c] or v <= image[r - 1, c]:
-                continue
-            if _is_largest(image, r, c, radius):
-                found.append((r, c))
+        for start in range(0, nx, cell_x):
+            limit, end = threshold[r // cell_y, start // cell_x], min(start + cell_x, nx)
+            for left in range(start, end, _BLOCK):
+                right = min(left + _BLOCK, end)
+                if count_above(image[r, left:right], limit) == 0:
+                    continue
+                for c in range(max(left, 1), min(right, nx - 1)):
+                    v = image[r, c]
+                    if not v > limit or v < image[r, c + 1] or v <= image[r, c - 1]:
+                        continue
+                    if v >= image[r + 1, c] and v > image[r - 1, c] and _is_largest(image, r, c, radius):
+                        found.append((r, c))
     return found
 
 

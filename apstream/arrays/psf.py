@@ -26,6 +26,7 @@ __all__ = [
 
 _A = 5  # half-width of the shift operator
 _TAPS = 2 * _A + 1
+_COSINES, _SINES = np.cos(np.pi * np.arange(-_A, _A + 1) / _A), np.sin(np.pi * np.arange(-_A, _A + 1) / _A)
 
 #: What `fit_stamps` returns for each star: flux of the PSF fit and its error, the position correction times the
 #: flux, the errors of the same, chi2 and the number of pixels used.
@@ -39,12 +40,15 @@ PSF_FIT_DTYPE = np.dtype(
 def lanczos_taps(shift: float) -> F64:
     """Return 11 taps w with f(i - shift) = sum of w[j] f(i + j - 5), |shift| <= 1; they sum to one."""
     taps = np.zeros(_TAPS)
+    # all sines of a tap's place are those of the shift turned by a whole number of steps
+    wave, slow, turned = np.sin(np.pi * shift), np.sin(np.pi * shift / _A), np.cos(np.pi * shift / _A)
     for j in range(_TAPS):
         u = j - _A + shift
         if abs(u) < 1e-9:
             taps[j] = 1.0
         elif abs(u) < _A:
-            taps[j] = _A * np.sin(np.pi * u) * np.sin(np.pi * u / _A) / (np.pi * u) ** 2
+            sine = slow * _COSINES[j] + turned * _SINES[j]
+            taps[j] = _A * (wave if (j - _A) % 2 == 0 else -wave) * sine / (np.pi * u) ** 2
             if abs(taps[j]) < 1e-12:  # at a whole pixel; products with it would be too small for float32
                 taps[j] = 0.0
     taps /= taps.sum()
@@ -74,7 +78,7 @@ def _shift(kernel, dy, dx, room, out):  # type: ignore[no-untyped-def]
             out[i, j] = wide[first + j]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _filter(line, step, weights, count, out):  # type: ignore[no-untyped-def]
     """Write the sums over t of weights[t] line[i + t step] to out[i], i < count; elements behind are not changed."""
     t = weights.astype(line.dtype)

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from apstream.arrays.masks import count_above
 from apstream.arrays.types import F32, F64, BoolArray, IntArray
 
 __all__ = ["Regions", "compact_regions", "find_regions", "prominent", "refine_peaks", "regions_around"]
+
+_BLOCK = 64  # pixels of a row that are looked at together; most hold nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,30 +62,31 @@ def find_regions(image: F32, threshold: float) -> Regions:
 def _runs(image, threshold):  # type: ignore[no-untyped-def]
     ny, nx = image.shape
     first = np.zeros(ny + 1, np.int64)
+    runs, n = np.zeros((1024, 3), np.int64), 0
     for r in range(ny):
-        count, inside = 0, False
-        for c in range(nx):
-            above = image[r, c] > threshold
-            if above and not inside:
-                count += 1
-            inside = above
-        first[r + 1] = first[r] + count
-    runs = np.zeros((first[ny], 3), np.int64)
-    for r in range(ny):
-        n, inside = first[r], False
-        if first[r + 1] == n:
-            continue
-        for c in range(nx):
-            above = image[r, c] > threshold
-            if above and not inside:
-                runs[n, 0] = c
-            if inside and not above:
-                runs[n, 1] = c
-                n += 1
-            inside = above
+        if n + nx // 2 + 1 > len(runs):
+            more = np.zeros((2 * len(runs) + nx, 3), np.int64)
+            more[:n] = runs[:n]
+            runs = more
+        row, inside = image[r], False
+        for start in range(0, nx, _BLOCK):
+            block = row[start : start + _BLOCK]
+            count = count_above(block, threshold)
+            if (count == 0 and not inside) or (count == len(block) and inside):
+                continue
+            for c in range(start, start + len(block)):
+                above = row[c] > threshold
+                if above and not inside:
+                    runs[n, 0] = c
+                if inside and not above:
+                    runs[n, 1] = c
+                    n += 1
+                inside = above
         if inside:
             runs[n, 1] = nx
-    return first, runs
+            n += 1
+        first[r + 1] = n
+    return first, runs[:n].copy()
 
 
 @njit(cache=True, nogil=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from apstream.arrays.stats import nth_value
 from apstream.arrays.types import F32, F64, BoolArray
 
 __all__ = ["circle_sums", "kron_sums", "ring_medians"]
@@ -33,22 +34,48 @@ def circle_sums(data: F32, variance: F32, good: BoolArray, *, y: F64, x: F64, ra
 
 @njit(cache=True, nogil=True)
 def _circles(data, variance, good, y, x, radii, out):  # type: ignore[no-untyped-def]
-    side, outer = data.shape[1], (radii[-1] + 0.5) ** 2 if len(radii) else 0.0
+    side = data.shape[1]
+    gaps = np.empty((side, side), np.float32)
+    line = gaps.reshape(side * side)
     for n in range(len(data)):
-        for i in range(side):
-            for j in range(side):
-                if not good[n, i, j]:
-                    continue
-                square = (i - side // 2 - y[n]) ** 2 + (j - side // 2 - x[n]) ** 2
-                if square >= outer:
-                    continue
-                gap = np.sqrt(square)
-                for k in range(len(radii) - 1, -1, -1):
-                    part = min(radii[k] + 0.5 - gap, 1.0)
-                    if part <= 0:
-                        break
-                    out[0, n, k] += part * data[n, i, j]
-                    out[1, n, k] += part * part * variance[n, i, j]
+        _write_gaps((1.0, 1.0, 0.0), (side // 2 + y[n], side // 2 + x[n]), gaps)
+        planes = data[n].reshape(side * side), variance[n].reshape(side * side), good[n].reshape(side * side)
+        for k in range(len(radii)):
+            a, b = _rows_near(side, y[n], radii[k] + 1)
+            part = planes[0][a:b], planes[1][a:b], planes[2][a:b]
+            out[0, n, k], out[1, n, k], _ = _sum_inside(part, line[a:b], radii[k], 1.0)
+
+
+@njit(cache=True, nogil=True)
+def _rows_near(side, y, reach):  # type: ignore[no-untyped-def]
+    """Return where, in a stamp as one line, the rows within `reach` of a place begin and end."""
+    first, last = int(max(side // 2 + y - reach, 0)), int(min(side // 2 + y + reach, side - 1)) + 1
+    return first * side, last * side
+
+
+@njit(cache=True, nogil=True)
+def _write_gaps(form, centre, gaps):  # type: ignore[no-untyped-def]
+    """Write the distance of each pixel, by the form of y y, x x and y x; whole rows at a time."""
+    yy, xx, yx = np.float32(form[0]), np.float32(form[1]), np.float32(2 * form[2])
+    for i in range(gaps.shape[0]):
+        dy, first = np.float32(i - centre[0]), np.float32(-centre[1])
+        for j in range(gaps.shape[1]):
+            dx = first + np.float32(j)
+            gaps[i, j] = np.sqrt(max(yy * dy * dy + (xx * dx + yx * dy) * dx, np.float32(0)))
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def _sum_inside(planes, gaps, limit, scale):  # type: ignore[no-untyped-def]
+    """Return light, variance and number of pixels nearer than `limit`; those on the rim, 1 / scale wide, in part."""
+    data, variance, good = planes
+    flux, noise, inside = 0.0, 0.0, 0.0
+    limit, scale = np.float32(limit * scale + 0.5), np.float32(scale)
+    for i in range(len(gaps)):
+        part = min(max(limit - gaps[i] * scale, np.float32(0)), np.float32(1)) * np.float32(good[i])
+        flux += part * data[i]
+        noise += part * part * variance[i]
+        inside += part
+    return flux, noise, inside
 
 
 def kron_sums(data: F32, variance: F32, good: BoolArray, *, y: F64, x: F64, shape: F64) -> F64:
@@ -73,33 +100,32 @@ def kron_sums(data: F32, variance: F32, good: BoolArray, *, y: F64, x: F64, shap
 @njit(cache=True, nogil=True)
 def _kron(data, variance, good, y, x, shape, out):  # type: ignore[no-untyped-def]
     side = data.shape[1]
+    gaps = np.empty((side, side), np.float32)
+    line = gaps.reshape(side * side)
     for n in range(len(data)):
         yy, xx, yx = shape[n, 0], shape[n, 1], shape[n, 2]
         det = yy * xx - yx * yx
         if not det > 0:
             continue
         size = np.sqrt(np.sqrt(det))
-        first, total = 0.0, 0.0
-        for i in range(side):
-            for j in range(side):
-                dy, dx = i - side // 2 - y[n], j - side // 2 - x[n]
-                gap = np.sqrt(max((xx * dy * dy + yy * dx * dx - 2 * yx * dy * dx) / det, 0.0))
-                if good[n, i, j] and gap < _KRON_REACH:
-                    first += gap * data[n, i, j]
-                    total += data[n, i, j]
+        _write_gaps((xx / det, yy / det, -yx / det), (side // 2 + y[n], side // 2 + x[n]), gaps)
+        planes = data[n].reshape(side * side), variance[n].reshape(side * side), good[n].reshape(side * side)
+        first, total = _first_moment(planes[0], planes[2], line)
         radius = min(max(first / total, 1.0), 3.0) if total > 0 else 1.2533
-        limit, flux, noise, inside = _KRON_FACTOR * radius, 0.0, 0.0, 0.0
-        for i in range(side):
-            for j in range(side):
-                dy, dx = i - side // 2 - y[n], j - side // 2 - x[n]
-                gap = np.sqrt(max((xx * dy * dy + yy * dx * dx - 2 * yx * dy * dx) / det, 0.0))
-                part = min(max((limit - gap) * size + 0.5, 0.0), 1.0)
-                if part > 0 and good[n, i, j]:
-                    flux += part * data[n, i, j]
-                    noise += part * part * variance[n, i, j]
-                    inside += part
+        limit = _KRON_FACTOR * radius
+        flux, noise, inside = _sum_inside(planes, line, limit, size)
         out[n, 0], out[n, 1], out[n, 2] = flux, np.sqrt(noise), radius * size
         out[n, 3] = min(inside / (np.pi * (limit * size) ** 2), 1.0)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def _first_moment(data, good, gaps):  # type: ignore[no-untyped-def]
+    first, total, reach = 0.0, 0.0, np.float32(_KRON_REACH)
+    for i in range(len(gaps)):
+        part = data[i] * np.float32(good[i] and gaps[i] < reach)
+        first += gaps[i] * part
+        total += part
+    return first, total
 
 
 def ring_medians(data: F32, good: BoolArray, *, inner: float) -> tuple[F64, F64]:
@@ -122,7 +148,7 @@ def _rings(data, good, inner, out):  # type: ignore[no-untyped-def]
                     count += 1
         if count < 20:
             continue
-        ranked = np.sort(values[:count])
-        out[0, n] = ranked[count // 2]
-        width = (ranked[int(0.84 * count)] - ranked[int(0.16 * count)]) / 2
+        ring = values[:count]
+        out[0, n] = nth_value(ring, count // 2)
+        width = (nth_value(ring, int(0.84 * count)) - nth_value(ring, int(0.16 * count))) / 2
         out[1, n] = 1.2533 * width / np.sqrt(count)

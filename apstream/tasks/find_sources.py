@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial import cKDTree
 
-from apstream.arrays.masks import split_usable
+from apstream.arrays.masks import mark, split_usable
 from apstream.arrays.types import F32, Records
 from apstream.model.exposures import Background, CharacterizedExposure
 from apstream.model.geometry import Box
@@ -129,14 +129,13 @@ def _moved(psf: Psf, box: Box) -> Psf:
 def _finish(
     char: CharacterizedExposure, pixels: Pixels, peaks: Peaks, mesh: F32, stars: Records, measured: Records | None
 ) -> CharacterizedExposure:
-    mask = pixels.mask & ~np.int32(MaskPlane.DETECTED)
-    np.bitwise_or(mask, np.int32(MaskPlane.DETECTED), out=mask, where=peaks.covered)
+    mask = mark(pixels.mask, peaks.covered, int(MaskPlane.DETECTED))
     old = char.background
     metrics = {
         "find_sources.n_sources": float(len(stars)),
         "find_sources.n_stars": float(np.count_nonzero(stars["is_star"])),
         "find_sources.noise_scale": peaks.noise,
-        "find_sources.covered_fraction": float(peaks.covered.mean()),
+        "find_sources.covered_fraction": np.count_nonzero(peaks.covered) / peaks.covered.size,
         "find_sources.sky_correction": float(np.median(mesh)),
     }
     return replace(

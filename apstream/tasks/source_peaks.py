@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from apstream.arrays.background import evaluate_mesh, remaining_mesh
+from apstream.arrays.background import remaining_mesh, subtract_mesh
 from apstream.arrays.deblend import neighbour_lists
 from apstream.arrays.detect import empty_width, separable_filters, significance, tile_centers
-from apstream.arrays.masks import dilate
+from apstream.arrays.masks import clear_of, dilate
 from apstream.arrays.peaks import find_peaks
 from apstream.arrays.polynomial import poly_terms
 from apstream.arrays.psf import kernel_at
@@ -20,7 +20,7 @@ from apstream.model.psf import Psf
 
 __all__ = ["Peaks", "Pixels", "find_source_peaks", "subtract_remaining_sky"]
 
-_TILE = 256
+_TILE = 512
 _PROMINENCE = 4.0
 _SPOILED = int(MaskPlane.BAD | MaskPlane.NO_DATA)
 _NEAR_SATURATED_PX = 2
@@ -60,7 +60,7 @@ class Peaks:
 
 def find_source_peaks(pixels: Pixels, *, n_sigma: float, max_peaks: int, mask_sigma: float) -> Peaks:
     """Detect sources; thresholds are in units of the noise that the empty sky shows."""
-    usable = (pixels.mask & _SPOILED) == 0
+    usable = clear_of(pixels.mask, _SPOILED)
     snr, area = _significance(pixels, usable)
     noise = _noise(snr)
     limit = n_sigma * noise
@@ -103,7 +103,7 @@ def _significance(pixels: Pixels, usable: BoolArray) -> tuple[F32, float]:
 
 def _one_per_saturated(mask: IntArray, row: IntArray, col: IntArray, snr: F32) -> BoolArray:
     """Keep, of the peaks on or beside one patch of saturated pixels, the most significant."""
-    saturated = (mask & int(MaskPlane.SAT)) != 0
+    saturated = ~clear_of(mask, int(MaskPlane.SAT))
     if not saturated.any():
         return np.ones(len(row), bool)
     patch = find_regions(dilate(saturated, _NEAR_SATURATED_PX).view(np.uint8), 0.5).at(row, col)
@@ -126,6 +126,6 @@ def _families(regions: Regions, row: IntArray, col: IntArray, most: int) -> tupl
 
 def subtract_remaining_sky(pixels: Pixels, covered: BoolArray, *, cell: int) -> F32:
     """Subtract what is left of the sky, sources masked; return the correction at the centres of the cells."""
-    mesh = remaining_mesh(pixels.image, covered | ~np.isfinite(pixels.variance), cell=cell)
-    pixels.image -= evaluate_mesh(mesh, cell=cell, shape=pixels.image.shape)
+    mesh = remaining_mesh(pixels.image, covered, pixels.variance, cell=cell)
+    subtract_mesh(pixels.image, mesh, cell=cell)
     return mesh
