@@ -48,7 +48,7 @@ def create(
 @app.command()
 def ingest(
     root: Root,
-    sources: Annotated[list[Path], typer.Argument(help="Raw files, or folders with raw/ calib/ refcat")],
+    sources: Annotated[list[Path], typer.Argument(help="Raw files, or folders with raw/ calib/ refcat bright")],
     copy: Annotated[bool, typer.Option(help="Copy the files instead of linking them")] = False,
     valid_from: Annotated[str | None, typer.Option(help="Calibrations hold from this date (ISO, or MJD TAI)")] = None,
     valid_to: Annotated[str | None, typer.Option(help="... until this one; default: until the next begins")] = None,
@@ -56,12 +56,13 @@ def ingest(
         str | None, typer.Option(help="Take all sources in as one reference catalogue; 'main' is the one used")
     ] = None,
 ) -> None:
-    """Take raw frames, calibrations and reference catalogues in, by link unless --copy.
+    """Take raw frames, calibrations, reference catalogues and bright objects in, by link unless --copy.
 
     Names decide: refcat*.parquet or .csv, HATS folders and HTM shards are reference catalogues; bias_0.fits,
     dark_0.fits, flat_r_0.fits, defects_0.fits (or .yaml) and crosstalk_0.yaml in a folder called calib are
-    calibrations of detector 0; every other FITS file is a raw frame, known by its header. What cannot be taken in is
-    named, the rest goes on; the exit status counts it.
+    calibrations of detector 0; bright_r.reg (or .csv, .parquet) are bright objects of band r, bright.reg of all
+    bands that have none of their own; every other FITS file is a raw frame, known by its header. What cannot be taken
+    in is named, the rest goes on; the exit status counts it.
     """
     from apstream.repo.data_ids import parse_date
     from apstream.repo.ingest import ingest_sources
@@ -109,9 +110,7 @@ def ls(
 
 
 @app.command()
-def types(
-    root: Root, dataset_type: Annotated[str | None, typer.Argument(help="Only this one")] = None
-) -> None:
+def types(root: Root, dataset_type: Annotated[str | None, typer.Argument(help="Only this one")] = None) -> None:
     """List the dataset types of a repository: keys, components, what they are."""
     from apstream.repo.repository import Repository
 

@@ -10,7 +10,10 @@ from apstream.arrays.types import F64, BoolArray
 from apstream.model.geometry import Box
 from apstream.model.wcs import SkyWcs
 
-__all__ = ["NO_BRIGHT_OBJECTS", "BrightObjects", "SkyBox", "SkyDisc"]
+__all__ = ["ANY_BAND", "NO_BRIGHT_OBJECTS", "BrightObjects", "SkyBox", "SkyDisc"]
+
+#: Their band, where they are those of all bands.
+ANY_BAND = "any"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

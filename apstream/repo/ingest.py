@@ -16,6 +16,7 @@ from astropy.time import Time
 
 from apstream.cameras import Camera, load_camera
 from apstream.errors import ApstreamError, BadFile, FileMissing
+from apstream.model.bright_objects import ANY_BAND
 from apstream.model.exposures import ExposureInfo
 from apstream.repo.data_ids import parse_date
 from apstream.repo.formats.companions import bundle_raw, companion_paths
@@ -23,6 +24,7 @@ from apstream.repo.formats.hats import is_hats
 from apstream.repo.formats.hdus import open_fits
 from apstream.repo.formats.htm import is_htm_shards
 from apstream.repo.formats.raw import list_detectors
+from apstream.repo.formats.regions import read_regions
 from apstream.repo.repository import Repository
 from apstream.repo.validity import ALWAYS
 
@@ -39,6 +41,7 @@ _CALIBS = {
 }
 _NUMBER = re.compile(r"^d?(\d+)$")
 _TABLE = {".parquet", ".csv", ".pq"}
+_BRIGHT = re.compile(r"^bright[a-z]*(?:_(?:objects?|stars?|masks?))*(?:_([a-z0-9]+))?$", re.IGNORECASE)
 _VALID_CARDS = ("VALIDBEG", "VALIDEND")
 
 
@@ -61,7 +64,8 @@ def ingest_sources(
 
     Names decide: ``refcat*`` tables, HATS folders and HTM shards are reference catalogues; ``bias_0.fits``,
     ``flat_r_0.fits``, ``defects_0.yaml``, ``crosstalk_0.yaml`` (or ``bias_d00.fits``, ...) in a folder whose
-    name begins with calib are calibrations of that detector; every other FITS file is a raw frame, known by its
+    name begins with calib are calibrations of that detector; ``bright_r.reg`` (or .csv, .parquet) are bright objects
+    of a band, ``bright.reg`` of all that have none of their own; every other FITS file is a raw frame, known by its
     header.
 
     Parameters
@@ -117,13 +121,17 @@ def _inside(folder: Path) -> Iterator[Path]:
 def _is_ours(path: Path) -> bool:
     if _FITS.search(path.name):
         return True
-    if path.suffix in _TABLE:
+    if path.suffix in _TABLE and not _is_bright(path):
         return path.name.startswith("refcat") or _is_calib(path)
-    return path.suffix in {".yaml", ".yml"} and _is_calib(path)
+    return _is_bright(path) or (path.suffix in {".yaml", ".yml"} and _is_calib(path))
 
 
 def _is_calib(path: Path) -> bool:
     return path.parent.name.lower().startswith("calib")
+
+
+def _is_bright(path: Path) -> bool:
+    return path.suffix.lower() in {".reg", *_TABLE} and path.name.lower().startswith("bright")
 
 
 def _ingest(
@@ -137,6 +145,9 @@ def _ingest(
     if path.name.lower().startswith("refcat") or is_hats(path) or is_htm_shards(path):
         repository.ingest_refcat([path], copy=copy)
         return {"refcat": 1}
+    if _is_bright(path):
+        repository.put(read_regions(path), "brightObjectMask", band=_bright_band(path))
+        return {"brightObjectMask": 1}
     if _is_calib(path):
         return {_ingest_calib(repository, path, copy, valid): 1}
     if _is_companion(path, camera):
@@ -145,6 +156,13 @@ def _ingest(
     with _with_companions(path, camera, copy=copy or "://" in repository.root) as source:
         repository.ingest_many(source, "raw", [_raw_id(info) for info in infos], copy=copy)
     return {"raw": len(infos)}
+
+
+def _bright_band(path: Path) -> str:
+    found = _BRIGHT.match(path.stem)
+    if found is None:
+        raise BadFile("the name tells no band", where=str(path), remedy="call it bright_r.reg, or bright.reg for all")
+    return found[1] or ANY_BAND
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from apstream.errors import DatasetNotFound, NoTemplateOverlap
-from apstream.model.bright_objects import NO_BRIGHT_OBJECTS, BrightObjects
+from apstream.model.bright_objects import ANY_BAND, NO_BRIGHT_OBJECTS, BrightObjects
 from apstream.model.exposures import CalExp
 from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
@@ -174,11 +174,12 @@ def _coadd_warps(repository: Repository, job: _WarpsJob, settings: CoaddSettings
 
 
 def _bright_objects(repository: Repository, job: PatchJob | _WarpsJob) -> BrightObjects:
-    band = job.data_id["band"]
-    if repository.entry("brightObjectMask", band=band) is None:
-        return NO_BRIGHT_OBJECTS
-    found: BrightObjects = repository.get("brightObjectMask", band=band)
-    return found
+    """Return the regions of the job's band, else those of all bands."""
+    for band in (job.band, ANY_BAND):
+        if repository.entry("brightObjectMask", band=band) is not None:
+            found: BrightObjects = repository.get("brightObjectMask", band=band)
+            return found
+    return NO_BRIGHT_OBJECTS
 
 
 def _pixels(repository: Repository, kind: str, data_id: dict[str, Any], box: Box) -> MaskedImage:

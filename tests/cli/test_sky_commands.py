@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 from helpers import sky_field as field
 from helpers.sky_field import DEC, RA, SIDE, STEP, calexp
@@ -13,6 +16,7 @@ from typer.testing import CliRunner
 from apstream.cli.main import app, register
 from apstream.errors import BadSettings, Conflict, DatasetNotFound, NoTemplateOverlap
 from apstream.model.exposures import CalExp
+from apstream.model.mask import MaskPlane
 from apstream.repo.repository import Repository
 from apstream.service.skymap import require_skymap
 
@@ -173,6 +177,35 @@ def test_a_visit_without_a_usable_pixel_is_left_out_with_the_reason(root: Path, 
     assert "left out: directWarp visit=5 band=r tract=0" in said
     assert "it has no good pixel on the patch" in said
     assert {entry.data_id["visit"] for entry in child.find("directWarp")} == {1}
+
+
+@pytest.mark.parametrize("name", ["bright_r.reg", "bright_stars_r.csv", "bright.parquet"])
+def test_bright_objects_are_taken_in_and_masked(root: Path, tmp_path: Path, name: str):
+    given, child = tmp_path / name, Repository.create(tmp_path / "out", parents=[root])
+    columns = {"ra": [RA], "dec": [DEC], "radius_arcsec": [6.0]}
+    if name.endswith("reg"):
+        given.write_text(f'icrs\ncircle({RA},{DEC},6")\n')
+    else:
+        table = pa.table(columns)
+        pa.csv.write_csv(table, given) if name.endswith("csv") else pq.write_table(table, given)
+    assert "1 brightObjectMask" in run("repo", "ingest", child.root, given)
+    tract, patch = (int(v[0]) for v in require_skymap(child).place(np.array([RA]), np.array([DEC])))
+    words = ("--id", f"tract={tract} patch={patch}", "--select-id", "visit=1..2", "-c", "warp_type=direct")
+    run("coadd", root, *words, "--output", child.root)
+    made: CalExp = child.get("deepCoadd", band="r", tract=tract, patch=patch)
+    y, x = np.nonzero(made.image.flagged(MaskPlane.BRIGHT_OBJECT))
+    here = made.wcs.sky_to_pixel(np.array([RA]), np.array([DEC]))
+    away = np.hypot(y + made.box.y0 - here[0], x + made.box.x0 - here[1]) * made.wcs.pixel_scale_arcsec
+    assert away.max() <= 6.0
+    assert len(y) > 100
+    assert CliRunner().invoke(app, ["repo", "ingest", str(child.root), str(_renamed(given))]).exit_code == 1
+
+
+def _renamed(given: Path) -> Path:
+    """A copy whose name tells no band."""
+    other = given.with_name("bright-r-new" + given.suffix)
+    other.write_bytes(given.read_bytes())
+    return other
 
 
 def test_templates_cross_the_border_of_tracts_without_a_seam(root: Path, coadds: Repository):

@@ -72,6 +72,13 @@ def test_regions_are_read_from_ds9_files_and_tables(tmp_path, kind):
     assert (found[1].width_arcsec, found[1].height_arcsec, found[1].angle) == (60.0, 20.0, 30.0)
 
 
+def test_a_table_is_read_under_the_name_of_a_ds9_file(tmp_path):
+    """As it lies in a repository that it was linked into."""
+    path = tmp_path / "r.reg"
+    path.write_text('"ra","dec","radius_arcsec"\n10.0,45.0,30.0\n')
+    assert get_format("regions").read(path).regions == (SkyDisc(ra=10.0, dec=45.0, radius_arcsec=30.0),)
+
+
 @pytest.mark.parametrize("line", ["image\ncircle(10,20,3)", "icrs\npolygon(1,2,3,4,5,6)", 'icrs\ncircle(10,99,3")'])
 def test_what_is_no_region_on_the_sky_is_refused_by_line(tmp_path, line):
     path = tmp_path / "bright.reg"

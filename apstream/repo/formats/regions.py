@@ -46,8 +46,10 @@ def read_regions(path: Path) -> BrightObjects:
 
 
 def _is_ds9(path: Path) -> bool:
-    """Tell a DS9 file from a table: by its name, its first words, or a region in it."""
+    """Tell a DS9 file from a table: by its columns, its name, its first words, or a region in it."""
     text = path.read_bytes()[:4096].decode("latin-1")
+    if text.startswith("PAR1") or {"ra", "dec"} <= {word.strip('" ') for word in text.split("\n")[0].split(",")}:
+        return False
     return path.suffix.lower() == ".reg" or text.startswith("# Region file") or _DS9.search(text) is not None
 
 
@@ -147,6 +149,4 @@ def _of_rows(rows: list[Mapping[str, Any]], path: Path) -> list[SkyDisc | SkyBox
 
 
 def _refused(what: str, where: str) -> BadFile:
-    return BadFile(
-        what, where=where, remedy="give circles or boxes on the sky: position in degrees, sizes in arcsec"
-    )
+    return BadFile(what, where=where, remedy="give circles or boxes on the sky: position in degrees, sizes in arcsec")
