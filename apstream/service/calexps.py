@@ -136,7 +136,7 @@ def _calibrate_into(place: tuple[str, str], job: BatchJob, anchor: VisitDetector
         raw = read_raw_at(job.path, load_camera(repository.camera), detector=job.id.detector)
         with repository.tracking() as read:
             reference = _calexp(repository, anchor) if anchor else gather_reference(repository, raw, stages.calibrate)
-            calibs = gather_calibs(repository, raw)
+            calibs = gather_calibs(repository, raw, stages)
         calexp = calibrate_raw(raw, calibs, reference, stages)
         info = calexp.info
         inputs = [raw_input(repository, job.id, job.path), *read]

@@ -12,6 +12,7 @@ from apstream.model.calibs import IsrCalibs, defect_map
 from apstream.model.exposures import CalExp, RawExposure
 from apstream.model.products import KnownObjects, SkyCircle
 from apstream.model.refcat import RefCat, References
+from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.pixels import PixelInputs
 from apstream.repo.entries import Entry
 from apstream.repo.repository import Repository
@@ -34,8 +35,8 @@ def gather_inputs(
     known: KnownObjects,
     *,
     templates: Repository,
+    config: PixelConfig,
     template_id: dict[str, int] | None = None,
-    config: CalibrateConfig | None = None,
 ) -> PixelInputs:
     """Read calibrations, reference and templates of a raw frame.
 
@@ -45,10 +46,10 @@ def gather_inputs(
         Where calibrations and the catalogue are.
     templates
         Where coadds or calexps are.
+    config
+        Says what ISR applies, and names the reference catalogues.
     template_id
         Data id of calexps to use as template instead of coadds.
-    config
-        Names the reference catalogues.
 
     Raises
     ------
@@ -56,37 +57,43 @@ def gather_inputs(
         If no template covers the pointing.
     """
     found = _templates(templates, raw, template_id)
-    reference = gather_reference(repository, raw, config)
+    reference = gather_reference(repository, raw, config.calibrate)
     return PixelInputs(
-        calibs=gather_calibs(repository, raw),
+        calibs=gather_calibs(repository, raw, config),
         reference=reference if reference is not None else found[0],
         templates=[TemplateInput.from_image(t, _name(t)) for t in found],
         known=known,
     )
 
 
-def gather_calibs(repository: Repository, raw: RawExposure) -> IsrCalibs:
+def gather_calibs(repository: Repository, raw: RawExposure, config: PixelConfig) -> IsrCalibs:
     """Read the calibrations valid at the time of a frame; those that the repository never had are None.
+
+    So are those that the settings switch off, unless a function of the camera's own takes the place of ISR.
 
     Raises
     ------
     BadValidity
         If there are some, but none (or several) for that time.
     """
-    info = raw.info
+    info, isr, own = raw.info, config.isr, "isr" in config.replace
     at: dict[str, Any] = {"detector": info.id.detector, "mjd": info.mid_mjd_tai}
+
+    def read(dataset_type: str, wanted: bool, **band: str) -> Any:
+        return _optional(repository, dataset_type, **at, **band) if wanted or own else None
+
     band = info.band if repository.entry("flat", band=info.band, **at) else "any"
-    defects, kernel = _optional(repository, "defects", **at), _optional(repository, "bfKernel", **at)
+    defects, kernel = read("defects", True), read("bfKernel", isr.brighter_fatter is not None)
     return IsrCalibs(
-        bias=_optional(repository, "bias", **at),
-        dark=_optional(repository, "dark", **at),
-        flat=_optional(repository, "flat", band=band, **at),
+        bias=read("bias", isr.bias),
+        dark=read("dark", isr.dark),
+        flat=read("flat", isr.flat, band=band),
         defects=None if defects is None else defect_map(defects, raw.detector.shape),
-        crosstalk=_optional(repository, "crosstalk", **at),
-        linearity=_optional(repository, "linearity", **at),
-        fringe=_optional(repository, "fringe", band=info.band, **at),
+        crosstalk=read("crosstalk", isr.crosstalk),
+        linearity=read("linearity", isr.linearity),
+        fringe=read("fringe", isr.fringe is not None and info.band in isr.fringe.bands, band=info.band),
         brighter_fatter=None if kernel is None else np.asarray(kernel, np.float64),
-        transfer=_optional(repository, "ptc", **at),
+        transfer=read("ptc", isr.transfer),
     )
 
 

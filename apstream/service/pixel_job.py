@@ -71,7 +71,7 @@ def process_raw(path: Path | str, detector: int | None, known: KnownObjects, set
                     known,
                     templates=templates,
                     template_id=where.template_id,
-                    config=stages.calibrate,
+                    config=stages,
                 )
         result = find_dia_sources(raw, inputs, stages, watch)
         with watch("save"):

@@ -102,7 +102,7 @@ def _attempt(stage: Callable[[_Shop, BatchJob], int], shop: _Shop, job: BatchJob
 def _isr(shop: _Shop, job: BatchJob) -> int:
     raw = shop.raw(job)
     with shop.reading() as read:
-        calibs = gather_calibs(shop.repository, raw)
+        calibs = gather_calibs(shop.repository, raw, shop.config)
     exposure = stages_of(shop.config.replace).isr(raw, calibs, shop.config.isr)
     inputs = [raw_input(shop.repository, job.id, job.path), *read]
     shop.put(exposure, "postISRCCD", inputs, data_id_of(raw.info))

@@ -117,7 +117,12 @@ def _from_calexp(shop: TemplateShop, job: BatchJob) -> tuple[CalExp, list[Templa
 def _from_raw(shop: TemplateShop, job: BatchJob) -> tuple[CalExp, list[TemplateInput]]:
     raw = _raw(shop, job)
     inputs = gather_inputs(
-        shop.output, raw, KnownObjects.none(), templates=shop.templates, template_id=shop.template_id
+        shop.output,
+        raw,
+        KnownObjects.none(),
+        templates=shop.templates,
+        config=shop.config,
+        template_id=shop.template_id,
     )
     return calibrate_raw(raw, inputs.calibs, inputs.reference, shop.config), list(inputs.templates)
 

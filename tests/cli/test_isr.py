@@ -136,6 +136,11 @@ def test_a_repository_finds_them_by_itself(raw: Path, files: Path, expected: Exp
     assert_same(repository.get("postISRCCD", visit=7, detector=0), expected)
     made_of = {one.type for one in repository.precursors("postISRCCD", visit=7, detector=0)}
     assert made_of >= {"raw", "defects", "crosstalk", "linearity", "ptc", "fringe", "bfKernel"}
+    apstream("isr", root, "--id", "visit=7", "--rerun", "plain", "-c", "isr.crosstalk=false")
+    plain = Repository(root / "rerun" / "plain")
+    made_of = {one.type for one in plain.precursors("postISRCCD", visit=7, detector=0)}
+    assert made_of == {"raw", "defects", "linearity", "ptc"}  # what is not applied is not read
+    plain.close()
     repository.close()
 
 

@@ -170,6 +170,16 @@ def test_cosmic_rays_are_found_and_stars_are_spared(fwhm):
     assert got.metrics["characterize.fwhm_pixel"] == pytest.approx(np.hypot(fwhm, 0.8), rel=0.05)
 
 
+@pytest.mark.parametrize(("width", "part"), [(1.0, 0.80), (1.5, 0.93)])
+def test_the_aperture_correction_leads_from_psf_fluxes_to_those_in_the_aperture(field, width, part):
+    result = characterize(exposure(field.image, field.variance), CharacterizeConfig(aperture_fwhm=width))
+    stars = result.stars
+    clean = stars["is_star"] & ~stars["blended"] & ~stars["saturated"] & (stars["flux"] > 100 * stars["flux_err"])
+    ratio = np.median((stars["ap_flux"] / stars["flux"])[clean])
+    assert result.aperture_correction == pytest.approx(ratio, abs=0.005)
+    assert ratio == pytest.approx(part, abs=0.02)  # of a Moffat profile of this width in pixels
+
+
 def test_a_trail_is_flagged_and_an_image_without_has_no_flag(field, result):
     y, x = np.mgrid[:SIZE, :SIZE]
     away = np.abs((y - 200) * np.cos(0.4) - (x - 300) * np.sin(0.4))
