@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
+from typing import Any
 
 import numpy as np
 
+from apstream.errors import BadSettings
 from apstream.model.exposures import CalExp, ExposureInfo
 from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
@@ -20,7 +22,7 @@ from apstream.tasks.match_warp import widest_fwhm
 from apstream.tasks.select_inputs import InputQuality, psf_ellipticity
 from apstream.tasks.warped_input import mean_variance
 
-__all__ = ["CoaddInput", "covering_skymap", "under_patches"]
+__all__ = ["CoaddInput", "covering_skymap", "under_patches", "values_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -122,6 +124,29 @@ def under_patches(inputs: Sequence[CoaddInput], skymap: SkyMap) -> dict[tuple[in
         for place in skymap.patches_under(item.wcs, item.box):
             found.setdefault(place, []).append(item)
     return {place: found[place] for place in sorted(found)}
+
+
+def values_of(names: Sequence[str], about: Sequence[CalExpSummary]) -> dict[str, list[Any]]:
+    """Return, by name, what is known of every exposure: of its info, or a metric by its name or the last word of it.
+
+    Raises
+    ------
+    BadSettings
+        If an exposure lacks one; the message names those there are.
+    """
+    return {name: [_value(name, one) for one in about] for name in names}
+
+
+def _value(name: str, about: CalExpSummary) -> Any:
+    known = {key.rsplit(".", 1)[-1]: value for key, value in about.metrics.items()}
+    known |= {field.name: getattr(about.info, field.name) for field in fields(about.info)} | about.metrics
+    if name not in known:
+        raise BadSettings(
+            f"nothing called {name} is known of {about.info.id}; there are {', '.join(sorted(known))}",
+            where="assemble.statistic.inputs",
+            remedy="name one of these, or give the exposure's metrics one of that name",
+        )
+    return known[name]
 
 
 def _circle_around(circles: Sequence[SkyCircle]) -> tuple[float, float, float]:

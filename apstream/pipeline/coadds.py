@@ -21,11 +21,12 @@ from apstream.model.photocalib import PhotoCalib
 from apstream.model.psf import Psf, PsfPart
 from apstream.model.summary import CalExpSummary
 from apstream.model.tract import Tract
-from apstream.pipeline.coadd_inputs import CoaddInput
+from apstream.pipeline.coadd_inputs import CoaddInput, values_of
 from apstream.pipeline.coadd_psf import choose_psf, parts_of
 from apstream.tasks.assemble_coadd import AssembleCoaddConfig, Coadd, assemble_coadd
 from apstream.tasks.characterize import CharacterizeConfig, characterize
 from apstream.tasks.coadd_regions import fill_holes, mask_bright_objects
+from apstream.tasks.coadd_statistics import Function
 from apstream.tasks.match_warp import MatchWarpConfig, target_kernel
 from apstream.tasks.psf_field import PsfInput
 from apstream.tasks.select_inputs import SelectInputsConfig
@@ -171,11 +172,14 @@ def coadd_warps(
     ValueError
         If there are not as many of the one as of the other.
     BadSettings
-        If they are of several bands, or some fluxes are in nJy and others are not.
+        If they are of several bands, some fluxes are in nJy and others are not, or a statistic of one's own wants what
+        is not known of an exposure.
     NoGoodPixels, TooFewStars
         As `coadd_patch`.
     """
-    coadd = assemble_coadd(warps, tract.outer_box(patch), config.assemble)
+    statistic = config.assemble.statistic
+    extras = values_of(statistic.inputs, about) if isinstance(statistic, Function) else {}
+    coadd = assemble_coadd(warps, tract.outer_box(patch), config.assemble, extras=extras)
     coadd = replace(coadd, image=mask_bright_objects(fill_holes(coadd.image), tract.wcs, bright))
     by_name = dict(zip((warp.name for warp in warps), about, strict=True))
     used = [by_name[name] for name in coadd.inputs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -168,8 +169,6 @@ def test_warps_are_kept_and_make_the_same_coadd(root: Path, coadds: Repository):
 def test_a_visit_without_a_usable_pixel_is_left_out_with_the_reason(root: Path, tmp_path: Path):
     broken = calexp(5, 0)
     gone = broken.image.with_image(np.full(broken.image.shape, np.nan, np.float32))
-    from dataclasses import replace
-
     child = Repository.create(tmp_path / "out", parents=[root])
     child.put(replace(broken, image=gone), "calexp", visit=5, detector=0, band="r")
     words = ("--select-id", "visit=1^5", "-c", "warp_types=[direct]", "--output", tmp_path / "out")
@@ -177,6 +176,26 @@ def test_a_visit_without_a_usable_pixel_is_left_out_with_the_reason(root: Path, 
     assert "left out: directWarp visit=5 band=r tract=0" in said
     assert "it has no good pixel on the patch" in said
     assert {entry.data_id["visit"] for entry in child.find("directWarp")} == {1}
+
+
+def first_by_time(stack, variance, use, weights, mid_mjd_tai, seeing):
+    assert seeing == [WIDTHS[int(time - 60000)] for time in mid_mjd_tai]
+    return stack[np.argmin(mid_mjd_tai)], variance[0]
+
+
+def test_a_statistic_of_ones_own_takes_what_is_known_of_the_exposures(root: Path, tmp_path: Path):
+    child = Repository.create(tmp_path / "out", parents=[root])
+    for visit in (2, 1):
+        made = calexp(visit, 0, fwhm=WIDTHS[visit])
+        made = replace(made, metrics={"weather.seeing": WIDTHS[visit]})
+        child.put(made, "calexp", visit=visit, detector=0, band="r")
+    own = "{kind: function, function: '" + __name__ + ":first_by_time', inputs: [%s]}"
+    words = ["coadd", root, "--id", "visit=1..2 detector=0", "-c", "warp_type=direct", "--output", child.root]
+    words += ["-c", "assemble.artifacts=null"]
+    run(*words, "-c", "assemble.statistic=" + own % "mid_mjd_tai, seeing")
+    assert child.find("deepCoadd")
+    with pytest.raises(BadSettings, match=r"airmass is known of simcam.*exposure_s.*seeing"):
+        run(*words, "-c", "assemble.statistic=" + own % "airmass", "--replace-run")
 
 
 @pytest.mark.parametrize("name", ["bright_r.reg", "bright_stars_r.csv", "bright.parquet"])
