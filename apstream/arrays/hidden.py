@@ -150,16 +150,26 @@ def misfit(image: F32, residual: F32, variance: F32, y: F64, x: F64, *, radius: 
 @njit(cache=True, nogil=True)
 def _misfit(image, residual, variance, places, radius, error2, out):  # type: ignore[no-untyped-def]
     ny, nx = image.shape
-    reach = int(radius) + 1
+    reach = int(radius)
     for s in range(len(places)):
         row, col = int(places[s, 0] + 0.5), int(places[s, 1] + 0.5)
         total, count = 0.0, 0
         for r in range(max(0, row - reach), min(ny, row + reach + 1)):
-            for c in range(max(0, col - reach), min(nx, col + reach + 1)):
-                v = variance[r, c]
-                if (r - row) ** 2 + (c - col) ** 2 > radius * radius or not (v > 0 and v < np.inf):
-                    continue
-                model = image[r, c] - residual[r, c]
-                total += residual[r, c] ** 2 / (v + error2 * model * model)
-                count += 1
+            half = int(np.sqrt(radius * radius - (r - row) ** 2))
+            c = slice(max(0, col - half), max(0, min(nx, col + half + 1)))
+            part, number = _misfit_row(image[r, c], residual[r, c], variance[r, c], error2)
+            total += part
+            count += number
         out[s] = total / max(count, 1)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+def _misfit_row(image, residual, variance, error2):  # type: ignore[no-untyped-def]
+    total, count = 0.0, np.int32(0)
+    for i in range(len(image)):
+        v, left = variance[i], np.float64(residual[i])
+        good = (v > np.float32(0)) & (v < np.float32(np.inf))
+        model = image[i] - left
+        total += left * left / ((v if good else np.float32(1)) + error2 * model * model) if good else 0.0
+        count += np.int32(good)
+    return total, count

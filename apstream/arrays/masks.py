@@ -7,7 +7,7 @@ from numba import njit
 
 from apstream.arrays.types import F32, BoolArray, IntArray
 
-__all__ = ["clear_of", "count_above", "count_flags", "dilate", "mark", "split_usable", "subtract_sky"]
+__all__ = ["clear_of", "count_above", "count_flags", "dilate", "mark", "split_usable", "subtract_sky", "usable_planes"]
 
 _BLOCK = 64  # pixels of a row that are looked at together
 
@@ -64,21 +64,29 @@ def _since(last, row, some, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _split(image, variance, mask, bits, no_data, data):  # type: ignore[no-untyped-def]
-    ny, nx = image.shape
-    noise = np.empty((ny, nx), np.float32)
-    bad = np.empty((ny, nx), np.bool_)
-    flags = np.empty((ny, nx), np.int32)
-    for r in range(ny):
-        for c in range(nx):
-            v, d, m = variance[r, c], image[r, c], mask[r, c]
-            finite = np.isfinite(d)
-            worse = not (finite and v > 0 and v < np.inf and (m & bits) == 0)
-            data[r, c] = d if finite else np.float32(0)
-            noise[r, c] = np.float32(np.nan) if worse else v
-            bad[r, c] = worse
-            flags[r, c] = m if finite else m | no_data
-    return noise, bad, flags
+def _split(image, variance, mask, bits, data, noise):  # type: ignore[no-untyped-def]
+    """Write image and variance of the pixels that can be used; return how many are not finite. Vectorises."""
+    wrong, endless = 0, np.float32(np.inf)
+    for r in range(image.shape[0]):
+        given, spread, flags, light, out = image[r], variance[r], mask[r], data[r], noise[r]
+        count = np.int32(0)
+        for c in range(len(given)):
+            finite = abs(given[c]) < endless
+            good = finite & (spread[c] > 0) & (spread[c] < endless) & ((flags[c] & bits) == 0)
+            light[c] = given[c] if finite else np.float32(0)
+            out[c] = spread[c] if good else np.float32(np.nan)
+            count += np.int32(not finite)
+        wrong += int(count)
+    return wrong
+
+
+def usable_planes(image: F32, variance: F32, mask: IntArray, *, bits: int, no_data: int) -> tuple[F32, F32, IntArray]:
+    """Do what `split_usable` does without telling which pixels are bad; the mask is the one given if it stays alike."""
+    data, noise = np.empty(image.shape, np.float32), np.empty(image.shape, np.float32)
+    flags = np.asarray(mask, np.int32)
+    if _split(image, variance, flags, np.int32(bits), data, noise):
+        flags = np.where(np.isfinite(image), flags, flags | np.int32(no_data))
+    return data, noise, flags
 
 
 def split_usable(
@@ -103,10 +111,10 @@ def split_usable(
     bad : ndarray, bool
         True where the image is not finite, a bit is set, or variance is not positive and finite.
     mask : ndarray, int32
+        A copy.
     """
-    data = np.empty(image.shape, np.float32)
-    noise, bad, flags = _split(image, variance, np.asarray(mask, np.int32), bits, no_data, data)
-    return data, noise, bad, flags
+    data, noise, flags = usable_planes(image, variance, mask, bits=bits, no_data=no_data)
+    return data, noise, np.isnan(noise), flags.copy() if flags is mask else flags
 
 
 @njit(cache=True, nogil=True)

@@ -51,7 +51,7 @@ def find_regions(image: F32, threshold: float) -> Regions:
     image : ndarray, shape (ny, nx)
         Such as a significance map, or a mask of zeros and ones.
     """
-    first, runs = _runs(image, threshold)
+    first, runs = _runs(image, image.dtype.type(threshold) if image.dtype.kind == "f" else threshold)
     parent = np.arange(len(runs))
     _join(first, runs, parent)
     count = int(_number(parent, runs))

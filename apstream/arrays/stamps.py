@@ -9,9 +9,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from apstream.arrays.polynomial import degree_of, poly_terms
-from apstream.arrays.types import F64, FloatArray
+from apstream.arrays.types import F32, F64, FloatArray
 
-__all__ = ["gather_stamps", "psf_stamps", "stamp_corners"]
+__all__ = ["add_models", "gather_stamps", "psf_stamps", "stamp_corners"]
 
 T = TypeVar("T", bound=np.generic)
 
@@ -65,6 +65,27 @@ def _gather(image, corner_y, corner_x, fill, stamps):  # type: ignore[no-untyped
             if 0 <= y + i < ny:
                 for j in range(first, last):
                     stamps[k, i, j] = image[y + i, x + j]
+
+
+@njit(cache=True, nogil=True)
+def add_models(data: F32, cube: F32, rows: NDArray[np.int64], flux: F64) -> None:
+    """Add to the k-th of some stamps, in place, the one of `cube` at rows[k] times its flux; middle upon middle.
+
+    Parameters
+    ----------
+    data : ndarray, shape (m, side, side)
+    cube : ndarray, shape (n, h, h)
+        Sides are odd.
+    flux : ndarray, shape (n,)
+    """
+    n = min(data.shape[1], cube.shape[1])
+    a, b = (data.shape[1] - n) // 2, (cube.shape[1] - n) // 2
+    for k in range(len(rows)):
+        light = np.float32(flux[rows[k]])
+        for i in range(n):
+            line, model = data[k, a + i, a : a + n], cube[rows[k], b + i, b : b + n]
+            for j in range(n):
+                line[j] += light * model[j]
 
 
 def psf_stamps(basis: F64, ty: FloatArray, tx: FloatArray) -> F64:

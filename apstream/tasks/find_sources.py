@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial import cKDTree
 
-from apstream.arrays.masks import mark, split_usable
+from apstream.arrays.masks import mark, usable_planes
 from apstream.arrays.types import F32, Records
 from apstream.model.exposures import Background, CharacterizedExposure
 from apstream.model.geometry import Box
@@ -113,7 +113,7 @@ def _with_saturated(
 
 def _begin(char: CharacterizedExposure) -> Pixels:
     given = char.image
-    data, variance, _, mask = split_usable(
+    data, variance, mask = usable_planes(
         given.image, given.variance, given.mask, bits=_UNUSABLE, no_data=int(MaskPlane.NO_DATA)
     )
     ny, nx = data.shape

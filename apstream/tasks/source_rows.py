@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from apstream.arrays.deblend import strip_order, symmetric_templates, template_shares
 from apstream.arrays.polynomial import poly_terms
 from apstream.arrays.sources import LocalPsf, Photometry, aperture_sums, flags_near
-from apstream.arrays.stamps import gather_stamps, stamp_corners
+from apstream.arrays.stamps import add_models, gather_stamps, stamp_corners
 from apstream.arrays.stars import contamination
 from apstream.arrays.types import F32, F64, BoolArray, IntArray, Records
 from apstream.model.exposures import STAR_DTYPE, CharacterizedExposure
@@ -105,38 +105,31 @@ def _view(scene: _Scene, rows: IntArray) -> SourceView:
     left = gather_stamps(sources.residual, *corners, side=side, fill=0.0)
     variance = gather_stamps(pixels.variance, *corners, side=side, fill=np.nan)
     good = variance > 0
-    data = _with_model(left, sources.cube[rows], sources.flux[rows])
+    variance[~good] = 1
+    data = left.copy()
+    add_models(data, sources.cube, rows, sources.flux)
     for k, row in enumerate(rows.tolist()):
         if row in scene.own:
             data[k] = scene.own[row]
-    image = gather_stamps(pixels.image, *corners, side=side, fill=0.0)
     middle_y, middle_x = corners[0] + side // 2, corners[1] + side // 2
     facts = {name: values[rows] for name, values in scene.facts.items()}
-    facts["blendedness"] = _blendedness(image, data, sources.cube[rows])
+    facts["blendedness"] = _blendedness(pixels.image, (middle_y, middle_x), data, sources.cube, rows)
     return SourceView(
-        data=data, variance=np.where(good, variance, np.float32(1)), good=good, left=left,
+        data=data, variance=variance, good=good, left=left,
         y=y - middle_y, x=x - middle_x, row=middle_y + scene.box.y0, col=middle_x + scene.box.x0,
         flux=sources.flux[rows], flux_err=sources.flux_err[rows], psf_shape=scene.shapes[rows],
         fwhm=pixels.fwhm, facts=facts,
     )  # fmt: skip
 
 
-def _with_model(left: F32, cube: F32, flux: F64) -> F32:
-    """Return what is left with the PSF model of each source put back."""
-    data = left.copy()
-    n = min(left.shape[1], cube.shape[1])
-    a, b = (left.shape[1] - n) // 2, (cube.shape[1] - n) // 2
-    data[:, a : a + n, a : a + n] += cube[:, b : b + n, b : b + n] * flux[:, None, None].astype(np.float32)
-    return data
-
-
-def _blendedness(image: F32, data: F32, cube: F32) -> F64:
+def _blendedness(image: F32, middle: tuple[IntArray, IntArray], data: F32, cube: F32, rows: IntArray) -> F64:
     """Return the part of the PSF-weighted light at each source that is not its own."""
-    n = min(image.shape[1], cube.shape[1], 15)
-    cut = [slice((a.shape[1] - n) // 2, (a.shape[1] + n) // 2) for a in (image, cube)]
-    weight = cube[:, cut[1], cut[1]]
-    whole = np.einsum("nij,nij->n", weight, image[:, cut[0], cut[0]])
-    own = np.einsum("nij,nij->n", weight, data[:, cut[0], cut[0]])
+    n = min(data.shape[1], cube.shape[1], 15)
+    a, b = (data.shape[1] - n) // 2, (cube.shape[1] - n) // 2
+    weight = cube[rows, b : b + n, b : b + n]
+    here = gather_stamps(image, middle[0] - n // 2, middle[1] - n // 2, side=n, fill=0.0)
+    whole = np.einsum("nij,nij->n", weight, here)
+    own = np.einsum("nij,nij->n", weight, data[:, a : a + n, a : a + n])
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.clip(np.nan_to_num(1 - own / whole), 0, 1))
 

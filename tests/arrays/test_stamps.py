@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from apstream.arrays.stamps import gather_stamps, psf_stamps, stamp_corners
+from apstream.arrays.stamps import add_models, gather_stamps, psf_stamps, stamp_corners
 from apstream.model.geometry import Box
 from apstream.model.psf import Psf
 
@@ -31,3 +31,22 @@ def test_psf_stamps_equal_the_psf_at_each_position():
     stamps = psf_stamps(psf.basis, *box.normalize(y, x))
     for k in range(2):
         np.testing.assert_allclose(stamps[k], psf.at(y[k], x[k]), atol=1e-12)
+
+
+def test_models_are_added_middle_upon_middle():
+    rng = np.random.default_rng(8)
+    rows, flux = np.array([4, 0, 2]), rng.uniform(1, 9, 5)
+    for side, h in ((9, 5), (5, 9)):
+        data, cube = (
+            rng.normal(0, 1, (3, side, side)).astype(np.float32),
+            rng.normal(0, 1, (5, h, h)).astype(np.float32),
+        )
+        want, pad = data.copy(), abs(side - h) // 2
+        inner = slice(pad, pad + min(side, h))
+        for k, row in enumerate(rows):
+            if side > h:
+                want[k, inner, inner] += flux[row] * cube[row]
+            else:
+                want[k] += flux[row] * cube[row, inner, inner]
+        add_models(data, cube, rows, flux)
+        np.testing.assert_allclose(data, want, rtol=1e-5, atol=1e-5)
