@@ -25,7 +25,7 @@ from apstream.pipeline.coadd_inputs import CoaddInput, values_of
 from apstream.pipeline.coadd_psf import choose_psf, parts_of
 from apstream.tasks.assemble_coadd import AssembleCoaddConfig, Coadd, assemble_coadd
 from apstream.tasks.characterize import CharacterizeConfig, characterize
-from apstream.tasks.coadd_regions import fill_holes, mask_bright_objects
+from apstream.tasks.coadd_regions import fill_holes, mask_bright_objects, valid_polygon
 from apstream.tasks.coadd_statistics import Function
 from apstream.tasks.match_warp import MatchWarpConfig, target_kernel
 from apstream.tasks.psf_field import PsfInput
@@ -57,6 +57,9 @@ class CoaddConfig(BaseModel):
     match: MatchWarpConfig = Field(MatchWarpConfig(), description="The common PSF of psf-matched warps")
     assemble: AssembleCoaddConfig = Field(AssembleCoaddConfig(), description="How warps are combined")
     warp: WarpConfig = Field(WarpConfig(), description="How calexps are resampled")
+    psf_shrink_pixels: float = Field(
+        0.0, ge=0, description="Exposures give nothing to the PSF of a coadd within so many pixels of their outline"
+    )
     characterize: CharacterizeConfig = Field(
         CharacterizeConfig(cosmic_rays=None), description="PSF and stars of the coadd"
     )
@@ -150,7 +153,8 @@ def input_warp(item: CoaddInput, tract: Tract, box: Box, target: F64 | None, con
         weight = item.weigh()
     except NoGoodPixels:
         weight = float("nan")
-    source = PsfInput(item.psf, wcs_map(tract.wcs, item.wcs), item.box, weight)
+    area = valid_polygon(item.box, shrink=config.psf_shrink_pixels)
+    source = PsfInput(item.psf, wcs_map(tract.wcs, item.wcs), item.box, weight, area)
     direct = warped_input(str(item.info.id), item.read, source, box=box, config=config.warp)
     return direct if target is None else matched_input(direct, target, config.match)
 

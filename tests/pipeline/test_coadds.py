@@ -132,14 +132,20 @@ def test_the_coadd_keeps_what_there_is_of_pixels_that_are_not_clean():
     assert (made.mask[beyond] & planes("INTRP") == 0).all()
 
 
+LEFT, RIGHT = Box(0, 0, 300, 170), Box(0, 130, 300, 300)
+
+
+def two_sides(left, right):
+    """Two exposures on each side."""
+    found = [(calexp(k, left if k % 2 == 0 else right), LEFT if k % 2 == 0 else RIGHT) for k in range(4)]
+    return [CoaddInput.of(replace(one, image=one.image.cutout(side))) for one, side in found]
+
+
 @pytest.mark.parametrize("wide", [4.0, 6.0])
 def test_the_psf_is_right_on_each_side_of_where_exposures_end(tmp_path, wide):
     """Two exposures are on the left, two wider ones on the right, and all on a strip: read again, and as a template."""
-    sides = {3.0: Box(0, 0, 300, 170), wide: Box(0, 130, 300, 300)}
-    items = []
-    for k, (fwhm, side) in enumerate([*sides.items()] * 2):
-        one = calexp(k, fwhm)
-        items.append(CoaddInput.of(replace(one, image=one.image.cutout(side))))
+    sides = {3.0: LEFT, wide: RIGHT}
+    items = two_sides(3.0, wide)
     path = tmp_path / "coadd.fits"
     write_image(path, patch(items, CoaddConfig(warp_type="direct")))
     made = read_calexp(path)
@@ -156,6 +162,15 @@ def test_the_psf_is_right_on_each_side_of_where_exposures_end(tmp_path, wide):
         template = make_template([TemplateInput.from_image(made, "coadd")], science, TemplateConfig())
         for y, x in ((10, part.x0 + 10), (290, part.x1 - 10), part.center):
             assert template.psf.fwhm(y, x) == pytest.approx(fwhm, rel=0.01)
+
+
+@pytest.mark.parametrize(("shrink", "x", "inputs"), [(0, 140.0, 4), (15, 140.0, 2), (15, 150.0, 4), (0, 125.0, 2)])
+def test_outlines_may_be_shrunk_for_the_psf(shrink, x, inputs):
+    items = two_sides(3.0, 3.4)
+    tract = covering_skymap(items, patch_size=512, border=0).tract(0)
+    made = coadd_patch(items, tract, 0, None, CoaddConfig(warp_type="direct", psf_shrink_pixels=shrink)).coadd
+    y, x = (float(v) for v in tract.wcs.sky_to_pixel(*items[0].wcs.pixel_to_sky(150.0, x)))
+    assert len(made.exact_psf.inputs_at(y, x)) == inputs
 
 
 def test_the_common_psf_is_what_is_asked_for():
