@@ -29,6 +29,7 @@ _BETA = 3.5  # wings of the first guess
 _OUTLIER_SIGMA, _VARIATION = 6.0, 0.5
 _SLACK = (np.inf, 3.0, 0.7)  # in log chi2 above the median, before a star is left out, by step
 _MODEL_ERROR, _MISFIT = 0.01, 0.03  # of the light: of the weights, and what a star may differ by
+_STARS_PER_TERM = 3  # a PSF that does not vary errs by more than few stars' noise; the prior damps that
 _FEWEST = 10  # stars of which a median tells anything
 
 
@@ -92,7 +93,7 @@ class PsfForm:
     half
         The basis has side 2 half + 1.
     degree
-        Highest polynomial degree; fewer stars than five a term lower it.
+        Highest polynomial degree; fewer stars than three a term lower it.
     iterations
         Corrections of the basis.
     deblend
@@ -133,7 +134,7 @@ def fit_psf(image: F32, variance: F32, shapes: Shapes, chosen: BoolArray, form: 
     scene.noise = _star_noise(scene, basis)
     used, chi2 = np.ones(scene.n, bool), np.ones(scene.n)
     for step in range(form.iterations):
-        basis = _extend(basis, degree_for(int(used.sum()), form.degree if step else 0))
+        basis = _extend(basis, degree_for(int(used.sum()), form.degree if step else 0, per_term=_STARS_PER_TERM))
         _settle(scene, basis, rounds=3 if step == 0 else 1)
         stamps, usable = _stamps(scene, half)
         models = _models(scene, basis)

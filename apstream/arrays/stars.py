@@ -16,9 +16,9 @@ _ENOUGH = 5
 _FIRST_SCATTER = 0.03  # of log size about the mode
 
 
-def degree_for(n_stars: int, highest: int) -> int:
-    """Return the highest polynomial degree up to `highest` that `n_stars` carry with five stars a term."""
-    return max((d for d in range(highest + 1) if n_stars >= 5 * n_terms(d)), default=0)
+def degree_for(n_stars: int, highest: int, *, per_term: int = 5) -> int:
+    """Return the highest polynomial degree up to `highest` that `n_stars` carry with `per_term` stars a term."""
+    return max((d for d in range(highest + 1) if n_stars >= per_term * n_terms(d)), default=0)
 
 
 def contamination(y: F64, x: F64, flux: FloatArray, *, radius: float, scale: float) -> F64:

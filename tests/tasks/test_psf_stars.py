@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from starfield import add_rays, make_field, moffat, stamp
+from starfield import add_rays, make_field, moffat, shape_at, stamp
 
 from apstream.errors import TooFewStars
 from apstream.model.exposures import CharacterizedExposure, Exposure, ExposureInfo
@@ -126,3 +126,14 @@ def test_bright_stars_far_from_the_mean_shape_are_kept_and_spoilt_ones_are_not()
     assert bright.sum() > 10
     assert np.count_nonzero(~stars["psf_used"][bright & ~near]) <= 2
     assert not np.any(stars["psf_used"][near])
+
+
+def test_the_psf_of_twenty_stars_follows_the_field():
+    field = make_field(size=512, fwhm=3.5, n_stars=24, vary=2.0, faintest=3e4, brightest=3e5, seed=97)
+    stiff, free = (found(field.image, field.variance, psf={"degree": degree}) for degree in (1, 2))
+    assert 18 <= free.metrics["characterize.n_psf_stars"] <= 24
+    assert free.metrics["characterize.psf_degree"] == 2
+    assert free.metrics["characterize.psf_size_scatter"] < 0.3 * stiff.metrics["characterize.psf_size_scatter"]
+    places = [(40.0, 256.0), (256.0, 40.0), (256.0, 256.0), (256.0, 470.0), (470.0, 256.0)]
+    ratios = [free.psf.fwhm(y, x) / shape_at(y, x, 512, 3.5, 2.0)[0] for y, x in places]
+    assert np.ptp(ratios) < 0.04  # they change by 0.2
