@@ -61,8 +61,9 @@ def ingest(
     Names decide: refcat*.parquet or .csv, HATS folders and HTM shards are reference catalogues; bias_0.fits,
     dark_0.fits, flat_r_0.fits, defects_0.fits (or .yaml) and crosstalk_0.yaml in a folder called calib are
     calibrations of detector 0; bright_r.reg (or .csv, .parquet) are bright objects of band r, bright.reg of all
-    bands that have none of their own; every other FITS file is a raw frame, known by its header. What cannot be taken
-    in is named, the rest goes on; the exit status counts it.
+    bands that have none of their own; mask_spans_r_0.csv (or .parquet) are planes to be set or cleared in exposures of
+    band r on tract 0; every other FITS file is a raw frame, known by its header. What cannot be taken in is named, the
+    rest goes on; the exit status counts it.
     """
     from apstream.repo.data_ids import parse_date
     from apstream.repo.ingest import ingest_sources

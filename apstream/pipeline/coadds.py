@@ -25,7 +25,7 @@ from apstream.pipeline.coadd_inputs import CoaddInput, values_of
 from apstream.pipeline.coadd_psf import choose_psf, parts_of
 from apstream.tasks.assemble_coadd import AssembleCoaddConfig, Coadd, assemble_coadd
 from apstream.tasks.characterize import CharacterizeConfig, characterize
-from apstream.tasks.coadd_regions import fill_holes, mask_bright_objects, valid_polygon
+from apstream.tasks.coadd_regions import MaskSpan, fill_holes, mask_bright_objects, mask_spans, valid_polygon
 from apstream.tasks.coadd_statistics import Function
 from apstream.tasks.match_warp import MatchWarpConfig, target_kernel
 from apstream.tasks.psf_field import PsfInput
@@ -115,6 +115,7 @@ def coadd_patch(
     target: F64 | None,
     config: CoaddConfig,
     bright: BrightObjects = NO_BRIGHT_OBJECTS,
+    spans: Sequence[MaskSpan] = (),
 ) -> CoaddPatch:
     """Combine the exposures that touch a patch into its coadd.
 
@@ -126,6 +127,8 @@ def coadd_patch(
         What `common_psf` gave; None combines direct warps.
     bright
         Regions to be masked.
+    spans
+        What is set or cleared in the masks of single exposures; names are those of the inputs.
 
     Returns
     -------
@@ -139,9 +142,11 @@ def coadd_patch(
         If no input has data on the patch.
     TooFewStars
         If there is neither a star nor a PSF.
+    BadSettings
+        If a span names no input, or as `coadd_warps`.
     """
     warps = [input_warp(item, tract, tract.outer_box(patch), target, config) for item in inputs]
-    return coadd_warps(warps, [item.about for item in inputs], tract, patch, config, bright)
+    return coadd_warps(mask_spans(warps, spans), [item.about for item in inputs], tract, patch, config, bright)
 
 
 def input_warp(item: CoaddInput, tract: Tract, box: Box, target: F64 | None, config: CoaddConfig) -> WarpedInput:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from astropy.io import fits
 from astropy.time import Time
 
@@ -23,6 +24,7 @@ from apstream.repo.formats.companions import bundle_raw, companion_paths
 from apstream.repo.formats.hats import is_hats
 from apstream.repo.formats.hdus import open_fits
 from apstream.repo.formats.htm import is_htm_shards
+from apstream.repo.formats.parquet import read_any_table
 from apstream.repo.formats.raw import list_detectors
 from apstream.repo.formats.regions import read_regions
 from apstream.repo.repository import Repository
@@ -42,6 +44,7 @@ _CALIBS = {
 _NUMBER = re.compile(r"^d?(\d+)$")
 _TABLE = {".parquet", ".csv", ".pq"}
 _BRIGHT = re.compile(r"^bright[a-z]*(?:_(?:objects?|stars?|masks?))*(?:_([a-z0-9]+))?$", re.IGNORECASE)
+_SPANS = re.compile(r"^mask_spans_([a-z0-9]+)_(\d+)$", re.IGNORECASE)
 _VALID_CARDS = ("VALIDBEG", "VALIDEND")
 
 
@@ -65,8 +68,8 @@ def ingest_sources(
     Names decide: ``refcat*`` tables, HATS folders and HTM shards are reference catalogues; ``bias_0.fits``,
     ``flat_r_0.fits``, ``defects_0.yaml``, ``crosstalk_0.yaml`` (or ``bias_d00.fits``, ...) in a folder whose
     name begins with calib are calibrations of that detector; ``bright_r.reg`` (or .csv, .parquet) are bright objects
-    of a band, ``bright.reg`` of all that have none of their own; every other FITS file is a raw frame, known by its
-    header.
+    of a band, ``bright.reg`` of all that have none of their own; ``mask_spans_r_0.csv`` (or .parquet) are spans of
+    band r on tract 0; every other FITS file is a raw frame, known by its header.
 
     Parameters
     ----------
@@ -121,9 +124,11 @@ def _inside(folder: Path) -> Iterator[Path]:
 def _is_ours(path: Path) -> bool:
     if _FITS.search(path.name):
         return True
-    if path.suffix in _TABLE and not _is_bright(path):
+    if _is_bright(path) or _is_spans(path):
+        return True
+    if path.suffix in _TABLE:
         return path.name.startswith("refcat") or _is_calib(path)
-    return _is_bright(path) or (path.suffix in {".yaml", ".yml"} and _is_calib(path))
+    return path.suffix in {".yaml", ".yml"} and _is_calib(path)
 
 
 def _is_calib(path: Path) -> bool:
@@ -132,6 +137,10 @@ def _is_calib(path: Path) -> bool:
 
 def _is_bright(path: Path) -> bool:
     return path.suffix.lower() in {".reg", *_TABLE} and path.name.lower().startswith("bright")
+
+
+def _is_spans(path: Path) -> bool:
+    return path.suffix.lower() in _TABLE and path.name.lower().startswith("mask_spans")
 
 
 def _ingest(
@@ -148,6 +157,9 @@ def _ingest(
     if _is_bright(path):
         repository.put(read_regions(path), "brightObjectMask", band=_bright_band(path))
         return {"brightObjectMask": 1}
+    if _is_spans(path):
+        repository.put(_spans(path), "altMaskSpans", **_spans_id(path))
+        return {"altMaskSpans": 1}
     if _is_calib(path):
         return {_ingest_calib(repository, path, copy, valid): 1}
     if _is_companion(path, camera):
@@ -163,6 +175,21 @@ def _bright_band(path: Path) -> str:
     if found is None:
         raise BadFile("the name tells no band", where=str(path), remedy="call it bright_r.reg, or bright.reg for all")
     return found[1] or ANY_BAND
+
+
+def _spans(path: Path) -> pa.Table:
+    table = read_any_table(path)
+    if missing := {"visit", "plane", "y0", "x0", "y1", "x1"} - set(table.column_names):
+        message = f"mask spans without {', '.join(sorted(missing))}"
+        raise BadFile(message, where=str(path), remedy="give visit, perhaps detector, plane, y0, x0, y1, x1 and value")
+    return table
+
+
+def _spans_id(path: Path) -> dict[str, Any]:
+    found = _SPANS.match(path.stem)
+    if found is None:
+        raise BadFile("the name tells no band and tract", where=str(path), remedy="call it mask_spans_r_0.csv")
+    return {"band": found[1], "tract": int(found[2])}
 
 
 @contextmanager

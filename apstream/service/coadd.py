@@ -11,6 +11,7 @@ from apstream.errors import DatasetNotFound, NoTemplateOverlap
 from apstream.model.bright_objects import ANY_BAND, NO_BRIGHT_OBJECTS, BrightObjects
 from apstream.model.exposures import CalExp
 from apstream.model.geometry import Box
+from apstream.model.ids import VisitDetector
 from apstream.model.image import MaskedImage
 from apstream.model.summary import CalExpSummary
 from apstream.model.tract import Tract
@@ -25,6 +26,7 @@ from apstream.service.choice import Choice
 from apstream.service.coadd_settings import CoaddReport, CoaddSettings, Progress
 from apstream.service.patches import PatchJob, good_inputs, patch_jobs, work_through
 from apstream.service.skymap import around, find_skymap, skymap_around
+from apstream.tasks.coadd_regions import MaskSpan, mask_spans, spans_of
 from apstream.tasks.select_inputs import select_inputs
 
 __all__ = ["coadd_stored_warps", "make_coadds", "planned", "warp_type_name"]
@@ -153,7 +155,8 @@ def warp_type_name(warp_type: str) -> str:
 def _coadd(repository: Repository, job: PatchJob, settings: CoaddSettings) -> CoaddReport:
     inputs = in_memory([deferred_input(repository, id) for id in job.inputs])
     bright = _bright_objects(repository, job)
-    made = coadd_patch(inputs, job.tract, job.patch, job.target, settings, bright)
+    spans = _spans(repository, job, [item.info.id for item in inputs])
+    made = coadd_patch(inputs, job.tract, job.patch, job.target, settings, bright, spans)
     entries = [calexp_entry(repository, id) for id in job.inputs]
     return _keep(repository, job, made, [item.about for item in inputs], entries)
 
@@ -167,6 +170,7 @@ def _coadd_warps(repository: Repository, job: _WarpsJob, settings: CoaddSettings
     if settings.warp_type == "psf_matched":
         check_common_psf(about)
     warps = [stored_warp(one, partial(_pixels, repository, kind, id)) for one, id in zip(about, ids, strict=True)]
+    warps = mask_spans(warps, _spans(repository, job, [one.info.id for one in about], detectors=False))
     made = coadd_warps(warps, about, job.tract, job.patch, settings, _bright_objects(repository, job))
     report = _keep(repository, job, made, about, [repository.entry(kind, **id) for id in ids])
     report.left_out += [f"{id} on {job}: {reason}" for id, reason in chosen.left_out.items()]
@@ -180,6 +184,22 @@ def _bright_objects(repository: Repository, job: PatchJob | _WarpsJob) -> Bright
             found: BrightObjects = repository.get("brightObjectMask", band=band)
             return found
     return NO_BRIGHT_OBJECTS
+
+
+def _spans(
+    repository: Repository, job: PatchJob | _WarpsJob, inputs: Sequence[VisitDetector], *, detectors: bool = True
+) -> list[MaskSpan]:
+    """Return the mask spans of the inputs; rows without a detector, and all of warps of visits, go by visit alone."""
+    place = {"band": job.band, "tract": job.tract.id}
+    if repository.entry("altMaskSpans", **place) is None:
+        return []
+    rows = repository.get("altMaskSpans", **place).to_pylist()
+    return spans_of(
+        {"value": True, **row, "name": str(id)}
+        for row in rows
+        for id in inputs
+        if row.get("visit") == id.visit and (not detectors or row.get("detector") in (None, id.detector))
+    )
 
 
 def _pixels(repository: Repository, kind: str, data_id: dict[str, Any], box: Box) -> MaskedImage:

@@ -227,6 +227,29 @@ def _renamed(given: Path) -> Path:
     return other
 
 
+@pytest.mark.parametrize("origin", ["calexp", "warp"])
+def test_mask_spans_are_taken_in_and_change_what_is_combined(root: Path, tmp_path: Path, origin: str):
+    child = Repository.create(tmp_path / "out", parents=[root])
+    skymap = require_skymap(child)
+    ra = RA + 0.3 * STEP / np.cos(np.deg2rad(DEC))  # on the eastern detector
+    tract, patch = (int(v[0]) for v in skymap.place(np.array([ra]), np.array([DEC])))
+    y, x = (round(float(v)) for v in skymap.tract(tract).wcs.sky_to_pixel(ra, DEC))
+    given = tmp_path / f"mask_spans_r_{tract}.csv"
+    given.write_text(f"visit,plane,y0,x0,y1,x1\n1,BAD,{y},{x},{y + 5},{x + 8}\n77,BAD,0,0,9,9\n")
+    assert "1 altMaskSpans" in run("repo", "ingest", child.root, given)
+    words = ("--id", f"tract={tract} patch={patch}", "--select-id", "visit=1..2", "--output", child.root)
+    if origin == "warp":
+        run("warp", root, *words, "-c", "warp_types=[direct]")
+    run("coadd", root, *words, "--from", origin, "-c", "warp_type=direct", "-c", "assemble.artifacts=null")
+    ids = {"band": "r", "tract": tract, "patch": patch}
+    count, box = child.get("deepCoadd_nImage", **ids), child.get("deepCoadd.box", **ids)
+    here = np.s_[y - box.y0 : y - box.y0 + 5, x - box.x0 : x - box.x0 + 8]
+    rejected = child.get("deepCoadd.mask", **ids) & MaskPlane.REJECTED != 0
+    assert rejected[here].all()
+    assert rejected.sum() == 40
+    assert (count[here] == 1).all()
+
+
 def test_templates_cross_the_border_of_tracts_without_a_seam(root: Path, coadds: Repository):
     """What is left of a template after the true sky is subtracted is the same noise at the border and away from it."""
     shown = run("template", root, "--visit", SCIENCE, "--show", "--rerun", "coadds")

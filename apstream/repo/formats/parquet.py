@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 
 from apstream.arrays.types import Records
@@ -14,7 +15,7 @@ from apstream.model.columns import TableSpec
 from apstream.model.sources import with_measured
 from apstream.repo.atomic import atomic_path
 
-__all__ = ["read_records", "read_sources", "read_table", "records_to_table", "write_records", "write_table"]
+__all__ = ["read_any_table", "read_records", "read_sources", "read_table", "records_to_table", "write_records", "write_table"]
 
 
 def records_to_table(records: Records, spec: TableSpec) -> pa.Table:
@@ -60,6 +61,16 @@ def read_table(path: Path) -> pa.Table:
         return pa.parquet.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
         raise BadFile(f"not a Parquet table: {error}", where=str(path), remedy="write it again") from error
+
+
+def read_any_table(path: Path) -> pa.Table:
+    """Read a Parquet or CSV table whole; which it is shows in its first bytes. Errors as `read_table`."""
+    if path.is_file() and path.read_bytes()[:4] != b"PAR1":
+        try:
+            return pa.csv.read_csv(path)
+        except (pa.ArrowException, OSError) as error:
+            raise BadFile(f"no CSV table: {error}", where=str(path), remedy="write it again") from error
+    return read_table(path)
 
 
 def read_records(path: Path, spec: TableSpec) -> Records:
