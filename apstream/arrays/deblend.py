@@ -100,6 +100,9 @@ def _fit_all(images, stars, links, rows, free, limits, out):  # type: ignore[no-
     radius, most = limits
     group = np.empty(most + 1, np.int64)
     starts, others = links
+    # a pair comes back in the group of every neighbour: its sums are kept, a star's own first, then those of links
+    known = np.zeros(len(starts) + len(others), np.bool_)
+    memory = np.empty((len(known), 23)), known
     for m in range(len(rows)):
         s = rows[m]
         group[0] = s
@@ -108,16 +111,16 @@ def _fit_all(images, stars, links, rows, free, limits, out):  # type: ignore[no-
             if n <= most:
                 group[n] = k
                 n += 1
-        _fit_group(images, stars, group[:n], free, radius, out[m])
+        _fit_group((images, stars, links, memory, radius), group[:n], free, out[m])
 
 
 @njit(cache=True, nogil=True)
-def _fit_group(images, stars, group, free, radius, out):  # type: ignore[no-untyped-def]
+def _fit_group(field, group, free, out):  # type: ignore[no-untyped-def]
     n = len(group)
     normal, noise, vector = np.zeros((3 * n, 3 * n)), np.zeros((3 * n, 3 * n)), np.zeros(3 * n)
     out[6], out[7] = 0.0, 0.0
     for a in range(n):
-        _add_star(images, stars, group, a, radius, (normal, noise, vector), out)
+        _add_star(field, group, a, (normal, noise, vector), out)
     if out[7] < 9 or not normal[0, 0] > 0:
         out[:] = np.nan
         return
@@ -140,11 +143,10 @@ def _fit_group(images, stars, group, free, radius, out):  # type: ignore[no-unty
 
 
 @njit(cache=True, nogil=True)
-def _add_star(images, stars, group, a, radius, system, out):  # type: ignore[no-untyped-def]
+def _add_star(field, group, a, system, out):  # type: ignore[no-untyped-def]
     """Add the equations of member `a`: its pixels times all members."""
-    sums = np.zeros(23)
     for b in range(len(group)):
-        _add_pair(images, stars, (group[a], group[b]), radius, sums)
+        sums = _pair_sums(field, group[a], group[b])
         for k in range(3):
             for m in range(3):
                 system[0][3 * a + k, 3 * b + m] += sums[3 * k + m]
@@ -157,6 +159,23 @@ def _add_star(images, stars, group, a, radius, system, out):  # type: ignore[no-
 
 
 @njit(cache=True, nogil=True)
+def _pair_sums(field, one, two):  # type: ignore[no-untyped-def]
+    """Return the sums of `_add_pair`, from memory where they are known."""
+    images, stars, (starts, others), (table, known), radius = field
+    place, scratch = one, len(starts) - 1
+    if two != one:
+        place = scratch
+        for k in range(starts[one], starts[one + 1]):
+            if others[k] == two:
+                place = len(starts) + k
+                break
+    if not known[place]:
+        _add_pair(images, stars, (one, two), radius, table[place])
+        known[place] = place != scratch
+    return table[place]
+
+
+@njit(cache=True, nogil=True)
 def _slopes(psf, i, j):  # type: ignore[no-untyped-def]
     """Return minus the slopes of a PSF at a pixel by five points, by three at its rim."""
     y, x = (psf[i - 1, j] - psf[i + 1, j]) / 2, (psf[i, j - 1] - psf[i, j + 1]) / 2
@@ -166,7 +185,7 @@ def _slopes(psf, i, j):  # type: ignore[no-untyped-def]
     return (4 * y - far_y) / 3, (4 * x - far_x) / 3
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _add_pair(images, stars, pair, radius, sums):  # type: ignore[no-untyped-def]
     """Write sums over the pixels of a star: its equations (PSF, minus its slopes over the variance) times the shapes
     of another star (PSF, minus its slopes).

@@ -59,23 +59,24 @@ def lanczos_taps(shift: float) -> F64:
 def _shift(kernel, dy, dx, room, out):  # type: ignore[no-untyped-def]
     """Write `kernel` moved by (dy, dx) into `out`.
 
-    `room`, shape (2, (h + 10) (w + 10)), is of the kernel's type. It is worked on as one line, without slices,
-    which vectorises: thousands of kernels are moved for every image.
+    `room`, from `_room`, is of the kernel's type: zeros about the kernel, zeros above and below the kernel moved in x,
+    and the result. It is worked on as lines, without slices, which vectorises: thousands of kernels are moved for
+    every image.
     """
     h, w = kernel.shape
     side = w + 2 * _A
-    wide, middle = room[0], room[1]
-    wide[:] = 0
+    wide, middle, moved = room[0], room[1], room[2]
     for i in range(h):
-        first = (i + _A) * side + _A
+        first = i * side + _A
         for j in range(w):
             wide[first + j] = kernel[i, j]
-    _filter(wide, 1, lanczos_taps(dx), len(wide) - 2 * _A, middle)
-    _filter(middle, side, lanczos_taps(dy), h * side, wide)
+    count = h * side - 2 * _A
+    _filter(wide, 1, lanczos_taps(dx), count, middle[_A * side :])
+    _filter(middle, side, lanczos_taps(dy), count, moved)
     for i in range(h):
         first = i * side
         for j in range(w):
-            out[i, j] = wide[first + j]
+            out[i, j] = moved[first + j]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
@@ -96,7 +97,7 @@ def _filter(line, step, weights, count, out):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _room(h, w, like):  # type: ignore[no-untyped-def]
     """Return the room that `_shift` needs for kernels of (h, w)."""
-    return np.zeros((2, (h + 2 * _A) * (w + 2 * _A)), like.dtype)
+    return np.zeros((3, (h + 2 * _A) * (w + 2 * _A)), like.dtype)
 
 
 def shift_kernel(kernel: FloatArray, dy: float, dx: float) -> F64:
@@ -148,11 +149,14 @@ def _stamp(psf, terms, place, rooms, out):  # type: ignore[no-untyped-def]
     kernel, flat, room = rooms
     total = np.dot(terms, sums)
     flat[:] = 0
-    for k in range(len(basis)):
-        weight = np.float32(terms[k] / total)
-        plane = basis[k]
+    for k in range(0, len(basis), 3):  # three terms at a time
+        last = len(basis) - 1
+        p, q, u = basis[k], basis[min(k + 1, last)], basis[min(k + 2, last)]
+        a = np.float32(terms[k] / total)
+        b = np.float32(terms[k + 1] / total) if k + 1 <= last else np.float32(0)
+        c = np.float32(terms[k + 2] / total) if k + 2 <= last else np.float32(0)
         for i in range(len(flat)):
-            flat[i] += weight * plane[i]
+            flat[i] += a * p[i] + b * q[i] + c * u[i]
     row, col = np.floor(place[0] + 0.5), np.floor(place[1] + 0.5)
     _shift(kernel, place[0] - row, place[1] - col, room, out)
 
