@@ -209,7 +209,7 @@ def coadd_files(work: Path, size: int, visits: int, kind: str) -> None:
 
 
 def _input(name: str, file: OurFits, target: SkyWcs, box: Box) -> WarpedInput:
-    weight = 1 / clipped_mean(PARTS["variance"](file))
+    weight = 1 / clipped_mean(PARTS["variance_sample"](file))
     source = PsfInput(PARTS["psf"](file), wcs_map(target, PARTS["wcs"](file)), image_box(file), weight)
     return warped_input(name, partial(masked_image, file), source, box=box, config=WarpConfig())
 

@@ -33,15 +33,12 @@ def lanczos3_table() -> F32:
     second condition positions are off by up to 0.02 px, depending on the phase, which shows as dipoles in
     differences of bright stars. Rows 0 and PHASES are exactly one pixel: whole-pixel shifts are exact.
     """
-    taps = np.arange(TAPS) - CENTRE
-    table = np.zeros((PHASES + 1, TAPS))
-    table[0, CENTRE] = table[-1, CENTRE + 1] = 1
-    for row in range(1, PHASES):
-        distance = taps - row / PHASES
-        moments = np.stack([np.ones(TAPS), distance])
-        weights = lanczos3(distance)
-        lack = np.array([1.0, 0.0]) - moments @ weights
-        table[row] = weights + np.linalg.solve(moments @ moments.T, lack) @ moments
+    distance = np.arange(TAPS) - CENTRE - np.arange(PHASES + 1)[:, None] / PHASES
+    moments = np.stack([np.ones_like(distance), distance], axis=1)
+    weights = lanczos3(distance)
+    lack = np.array([[1.0], [0.0]]) - moments @ weights[:, :, None]
+    table = weights + (moments.swapaxes(1, 2) @ np.linalg.solve(moments @ moments.swapaxes(1, 2), lack))[:, :, 0]
+    table[0], table[-1] = np.eye(TAPS)[CENTRE], np.eye(TAPS)[CENTRE + 1]
     result: F32 = table.astype(np.float32)
     result.flags.writeable = False
     return result

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import fft as sp_fft
-from scipy.optimize import brentq
 
 from apstream.arrays.psf_warp import warp_kernel
 from apstream.arrays.types import F64
@@ -32,6 +30,7 @@ def round_profile(kernel: F64, scale: float, half: int) -> F64:
 def half_maximum_width(kernel: F64) -> float:
     """Return the FWHM in pixels of a round kernel, on the cubic spline through its middle row."""
     from scipy.interpolate import CubicSpline
+    from scipy.optimize import brentq
 
     row = kernel[kernel.shape[0] // 2, kernel.shape[1] // 2 :]
     below = np.flatnonzero(row < row[0] / 2)
@@ -46,6 +45,8 @@ def broadened(kernel: F64, fwhm: float) -> F64:
 
     A kernel that is as wide already is returned as it is. The sides must hold the result.
     """
+    from scipy.optimize import brentq
+
     if half_maximum_width(kernel) >= fwhm:
         return np.asarray(kernel / kernel.sum())
     sigma = brentq(lambda s: half_maximum_width(_blurred(kernel, s)) - fwhm, 1e-3, fwhm / 2, xtol=1e-4)
@@ -54,9 +55,9 @@ def broadened(kernel: F64, fwhm: float) -> F64:
 
 def _blurred(kernel: F64, sigma: float) -> F64:
     size = tuple(2 * side for side in kernel.shape)
-    fy, fx = sp_fft.fftfreq(size[0])[:, None], sp_fft.rfftfreq(size[1])[None, :]
+    fy, fx = np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None, :]
     gauss = np.exp(-2 * np.pi**2 * sigma**2 * (fy**2 + fx**2))
-    out = sp_fft.irfft2(sp_fft.rfft2(kernel, size) * gauss, size)[: kernel.shape[0], : kernel.shape[1]]
+    out = np.fft.irfft2(np.fft.rfft2(kernel, size) * gauss, size)[: kernel.shape[0], : kernel.shape[1]]
     return np.asarray(out / out.sum())
 
 
@@ -77,9 +78,9 @@ def matching_kernel(source: F64, target: F64, half: int, *, floor: float = 1e-5)
     ndarray, shape (2 half + 1, 2 half + 1)
         Sums to one.
     """
-    n = int(sp_fft.next_fast_len(max(max(source.shape), max(target.shape)) + 2 * half, real=True))
+    n = -(-(max(*source.shape, *target.shape) + 2 * half) // 16) * 16  # a length that is fast to transform
     p, t = (_spectrum(kernel, n) for kernel in (source, target))
-    full = sp_fft.irfft2(np.conj(p) * t / (np.abs(p) ** 2 + floor), (n, n))
+    full = np.fft.irfft2(np.conj(p) * t / (np.abs(p) ** 2 + floor), (n, n))
     kernel = np.roll(full, (half, half), axis=(0, 1))[: 2 * half + 1, : 2 * half + 1]
     edge = np.clip((half + 1 - np.abs(np.arange(-half, half + 1))) / 3, 0, 1)
     kernel = kernel * edge[:, None] * edge[None, :]
@@ -89,4 +90,4 @@ def matching_kernel(source: F64, target: F64, half: int, *, floor: float = 1e-5)
 def _spectrum(kernel: F64, n: int) -> F64:
     padded = np.zeros((n, n))
     padded[: kernel.shape[0], : kernel.shape[1]] = kernel
-    return np.asarray(sp_fft.rfft2(np.roll(padded, (-(kernel.shape[0] // 2), -(kernel.shape[1] // 2)), axis=(0, 1))))
+    return np.asarray(np.fft.rfft2(np.roll(padded, (-(kernel.shape[0] // 2), -(kernel.shape[1] // 2)), axis=(0, 1))))

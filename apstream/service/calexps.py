@@ -105,7 +105,7 @@ def _pixels(repository: Repository, id: VisitDetector, box: Box) -> MaskedImage:
 
 
 def _weight(repository: Repository, id: VisitDetector) -> float:
-    return 1 / clipped_mean(repository.get("calexp.variance", visit=id.visit, detector=id.detector))
+    return 1 / clipped_mean(repository.get("calexp.variance_sample", visit=id.visit, detector=id.detector))
 
 
 def _calibrate_all(

@@ -34,6 +34,8 @@ __all__ = [
 _SOURCE_MARGIN = 8
 #: So far around the pixels of a warp what is missing is filled before it is convolved.
 _RIM = 4
+#: Pixels along a side that a mean variance is taken of.
+_SAMPLE = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -166,7 +168,8 @@ def mean_variance(image: MaskedImage) -> float:
 
 def clipped_mean(variance: F32) -> float:
     """Return the clipped mean of a variance plane, free of stars; NoGoodPixels if there is none."""
-    values = variance[::4, ::4] if min(variance.shape) > 64 else variance
+    step = max(1, min(variance.shape) // _SAMPLE)
+    values = variance[::step, ::step]
     good = np.isfinite(values) & (values > 0)
     if not good.any():
         raise NoGoodPixels("no pixel has a positive variance")

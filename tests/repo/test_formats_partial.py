@@ -25,7 +25,7 @@ from apstream.model.summary import CalExpSummary
 from apstream.repo.formats.registry import FORMATS
 
 EXPOSURES = ("exposure", "characterized", "calexp", "difference")
-PIXELS = {"image", "mask", "matched_template", "pixels", "variance"}
+PIXELS = {"image", "mask", "matched_template", "pixels", "variance", "variance_sample"}
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -57,6 +57,9 @@ def expected(value: Any, name: str) -> Any:
         "polygon": lambda: np.array(corners) - 0.5,
         "summary": lambda: CalExpSummary.of(value),
         "variance": lambda: value.image.variance,
+        "variance_sample": lambda: value.image.variance[
+            :: max(1, min(box.shape) // 256), :: max(1, min(box.shape) // 256)
+        ],
     }
     return derived[name]() if name in derived else getattr(value, name)
 
@@ -103,6 +106,14 @@ def test_one_plane_is_read_without_the_others(tmp_path: Path, big: CalExp, name:
     with CountingFile(tmp_path / "c.fits") as file:
         FORMATS["calexp"].components[name](file)
         assert file.count < 512 * 512 * 4 + 20_000
+
+
+def test_a_sample_of_the_variance_is_read_without_the_rows_between(tmp_path: Path, big: CalExp):
+    FORMATS["calexp"].write(tmp_path / "c.fits", big)
+    with CountingFile(tmp_path / "c.fits") as file:
+        found = FORMATS["calexp"].components["variance_sample"](file)
+        assert file.count < 0.5 * 512 * 512 * 4 + 20_000
+    np.testing.assert_array_equal(found, big.image.variance[::2, ::2])
 
 
 @pytest.mark.parametrize("box", [Box(1100, 3200, 1110, 3300), Box(1000, 3000, 1512, 3512), Box(1511, 3511, 1512, 3512)])

@@ -33,7 +33,7 @@ __all__ = [
 
 T = TypeVar("T", Exposure, CharacterizedExposure, CalExp, DifferenceImage)
 #: Parts that are not fields themselves, but what fields hold.
-_DERIVED = ("box", "detector", "filter", "mask", "pixels", "polygon", "variance")
+_DERIVED = ("box", "detector", "filter", "mask", "pixels", "polygon", "variance", "variance_sample")
 _IN_BOX: dict[str, Callable[[OurFits, Box], Any]] = {
     "image": masked_image,
     "matched_template": matched_template,
