@@ -7,6 +7,7 @@ neighbourhood, so that a large image may be searched in parts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from apstream.arrays.coadd import masked_median
+from apstream.arrays.halved import halved
 from apstream.arrays.neighbours import largest_near, true_near
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray
 
@@ -69,7 +71,7 @@ class ExcessLimits:
     rim
         and all within `rim` pixels.
     step
-        Every pixel is searched, or every second along y and x: enough for what is smoothed to four pixels.
+        1, or 2: the search is done at half the resolution (`arrays.halved`); enough once smoothed to four pixels.
     slope, offset, offset_slope
         It is an artifact in at most min(slope n, offset + offset_slope n) of n epochs, rounded down.
     """
@@ -101,44 +103,35 @@ def separable(kernel: FloatArray, *, tolerance: float = 1e-3, rank: int = 5) -> 
     return SeparableKernel((columns * (np.sum(kernel) / total)).astype(np.float32), rows.astype(np.float32))
 
 
-def smoothed(image: F32, kernel: SeparableKernel, step: int = 1) -> F32:
-    """Convolve a finite image, on every pixel or every second; beyond its border it is mirrored.
-
-    `convolve_plain` says the same slowly.
-    """
+def smoothed(image: F32, kernel: SeparableKernel) -> F32:
+    """Convolve a finite image; beyond its border it is mirrored. `convolve_plain` says the same slowly."""
     padded = np.pad(image, kernel.half, mode="symmetric")
-    out = np.empty(tuple(-(-side // step) for side in image.shape), np.float32)
+    out = np.empty(image.shape, np.float32)
     columns, rows = (np.ascontiguousarray(part[:, ::-1]) for part in (kernel.columns, kernel.rows))
-    _smooth(padded, columns, rows, step, out)
+    _smooth(padded, columns, rows, out)
     return out
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
-def _smooth(padded: F32, columns: F32, rows: F32, step: int, out: F32) -> None:
+def _smooth(padded: F32, columns: F32, rows: F32, out: F32) -> None:
     ny, nx = out.shape
     line = np.empty(padded.shape[1], np.float32)
-    parts = np.empty((step, -(-line.size // step)), np.float32)  # its even and odd pixels: all is read in order
     for i in range(ny):
-        top, target = step * i, out[i]
+        target = out[i]
         target[:] = np.float32(0)
         for rank in range(columns.shape[0]):
             column, row = columns[rank], rows[rank]
             line[:] = np.float32(0)
             for k in range(0, column.size - 3, 4):
-                four = (padded[top + k], padded[top + k + 1], padded[top + k + 2], padded[top + k + 3])
+                four = (padded[i + k], padded[i + k + 1], padded[i + k + 2], padded[i + k + 3])
                 _add_four(line, four, column[k : k + 4])
             for k in range(column.size // 4 * 4, column.size):
-                _add_one(line, padded[top + k], column[k])
-            for m in range(step):
-                pixels = line[m::step]
-                parts[m, : pixels.size] = pixels
-                taps = row[m::step]
-                for k in range(0, taps.size - 3, 4):
-                    p = parts[m]
-                    four = (p[k : k + nx], p[k + 1 : k + 1 + nx], p[k + 2 : k + 2 + nx], p[k + 3 : k + 3 + nx])
-                    _add_four(target, four, taps[k : k + 4])
-                for k in range(taps.size // 4 * 4, taps.size):
-                    _add_one(target, parts[m, k : k + nx], taps[k])
+                _add_one(line, padded[i + k], column[k])
+            for k in range(0, row.size - 3, 4):
+                four = (line[k : k + nx], line[k + 1 : k + 1 + nx], line[k + 2 : k + 2 + nx], line[k + 3 : k + 3 + nx])
+                _add_four(target, four, row[k : k + 4])
+            for k in range(row.size // 4 * 4, row.size):
+                _add_one(target, line[k : k + nx], row[k])
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
@@ -170,26 +163,28 @@ def max_epochs(n: NDArray[np.integer], limits: ExcessLimits) -> NDArray[np.int16
 
 
 def find_excess(
-    stack: F32,
-    variance: F32,
+    images: Sequence[F32],
+    variances: Sequence[F32],
     good: BoolArray,
     kernels: list[SeparableKernel],
     noise: F64,
     limits: ExcessLimits,
-    median: F32 | None = None,
+    median: F32,
 ) -> BoolArray:
     """Tell which good pixels are in excess of the static sky in a few epochs only.
 
     Parameters
     ----------
-    stack, variance, good : ndarray, shape (n, ny, nx)
-        Background-subtracted values on one flux scale, their variance, and which of them count.
+    images, variances : n ndarrays, shape (ny, nx)
+        Background-subtracted values on one flux scale, and their variance.
+    good : ndarray, shape (n, ny, nx)
+        Which of them count.
     kernels
-        What gives the images one PSF, wide enough to find what is as wide as a star.
+        What gives the images, at the resolution of the search, one PSF wide enough to find what is as wide as a star.
     noise : ndarray, shape (n,)
-        What the kernels make of the variance.
+        What becomes of the variance by it.
     median : ndarray, shape (ny, nx)
-        That of `masked_median` over `stack`, if it is known already.
+        That of `masked_median` over the images.
 
     Returns
     -------
@@ -197,13 +192,13 @@ def find_excess(
         Pixels within `limits.margin` and the kernels of the border would need neighbours that are not there.
     """
     step = limits.step
-    matched = _matched((stack, good), masked_median(stack, good) if median is None else median, kernels, step)
+    matched = _matched(images, good, median, kernels, step)
     there, near = np.ascontiguousarray(good[:, ::step, ::step]), -(-limits.reach // step)
     model = masked_median(matched, there)
     bright = largest_near(np.nan_to_num(np.abs(model)), near)
     number = there.sum(axis=0, dtype=np.int16)
-    spread = _smoothed_variance(variance[:, ::step, ::step], there, noise, near)
-    _raise_border(spread, max((kernel.half for kernel in kernels), default=0) // step)
+    spread = _smoothed_variance([variance[::step, ::step] for variance in variances], there, noise, near)
+    _raise_border(spread, max((kernel.half for kernel in kernels), default=0) + step - 1)
     of_model = np.float32(_MEDIAN_VARIANCE) * spread.sum(axis=0) / np.maximum(number, 1).astype(np.float32) ** 2
     states = np.zeros(matched.shape, np.uint8)
     thresholds = np.array([limits.nsigma, limits.counted_nsigma, limits.low_nsigma, limits.fraction], np.float32)
@@ -213,18 +208,27 @@ def find_excess(
     for state in states:
         shown += true_near((state & _COUNTED) != 0, 1)
     rare = shown <= max_epochs(number, limits)
-    out = np.zeros(stack.shape, bool)
+    out = np.zeros(good.shape, bool)
     for k, state in enumerate(states):
         found = _grown(state, rare, limits)
         if found.any():
-            out[k] = found.repeat(step, axis=0).repeat(step, axis=1)[: stack.shape[1], : stack.shape[2]]
-    return out & good
+            _enlarge(found, step, good[k], out[k])
+    return out
 
 
-def _smoothed_variance(variance: FloatArray, there: BoolArray, noise: F64, near: int) -> F32:
+@njit(cache=True, nogil=True)
+def _enlarge(found: BoolArray, step: int, good: BoolArray, out: BoolArray) -> None:
+    for i in range(out.shape[0]):
+        row = i // step
+        if found[row].any():
+            for j in range(out.shape[1]):
+                out[i, j] = found[row, j // step] and good[i, j]
+
+
+def _smoothed_variance(variances: Sequence[F32], there: BoolArray, noise: F64, near: int) -> F32:
     # a star's own noise is spread as far as its light: the largest variance around is taken
-    out = np.zeros(variance.shape, np.float32)
-    for k, plane in enumerate(variance):
+    out = np.empty(there.shape, np.float32)
+    for k, plane in enumerate(variances):
         np.multiply(largest_near(np.where(there[k], plane, 0), near), np.float32(noise[k]), out=out[k])
     return out
 
@@ -236,25 +240,14 @@ def _raise_border(spread: F32, width: int) -> None:
             spread[(slice(None), end) if axis == 1 else (slice(None), slice(None), end)] *= 2 if width else 1
 
 
-def _matched(values: tuple[F32, BoolArray], median: F32, kernels: list[SeparableKernel], step: int) -> F32:
+def _matched(images: Sequence[F32], good: BoolArray, median: F32, kernels: list[SeparableKernel], step: int) -> F32:
     # what is masked is filled with what the others show there, so that it cannot leak
-    stack, good = values
-    out = np.empty((len(stack), *(-(-side // step) for side in median.shape)), np.float32)
-    filled = np.empty(median.shape, np.float32)
-    for k, kernel in enumerate(kernels):
-        _fill_from(stack[k], good[k], median, filled)
-        out[k] = smoothed(filled, kernel, step)
+    out = np.empty((len(images), *(-(-side // step) for side in median.shape)), np.float32)
+    other = np.nan_to_num(median)
+    for k, (image, kernel) in enumerate(zip(images, kernels, strict=True)):
+        filled = halved(image, good[k], other) if step == 2 else np.where(good[k], image, other)
+        out[k] = smoothed(filled, kernel)
     return out
-
-
-@njit(cache=True, nogil=True)
-def _fill_from(image: F32, good: BoolArray, median: F32, out: F32) -> None:
-    ny, nx = out.shape
-    for i in range(ny):
-        own, other, use, row = image[i], median[i], good[i], out[i]
-        for j in range(nx):
-            value = own[j] if use[j] else other[j]
-            row[j] = value if np.isfinite(value) else np.float32(0)
 
 
 @njit(cache=True, nogil=True)

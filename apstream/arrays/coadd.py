@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
-from apstream.arrays.neighbours import largest_near, true_near
 from apstream.arrays.types import F32, BoolArray, FloatArray, IntArray
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "ClipLimits",
     "add_part",
     "clip_outliers",
+    "clip_outliers_plain",
     "finish_sum",
     "masked_median",
     "masked_median_plain",
@@ -22,7 +23,9 @@ __all__ = [
 
 #: Pixels at the rim of an image count so much where another has full pixels.
 RIM_SHARE = 1e-5
-_FAR = 2
+_SEEN = 2
+#: Rows of separate images that are put together at a time.
+_ROWS = 32
 #: Up to so many values are sorted for many pixels at a time.
 _FEW = 24
 #: An input counts as showing what another has clipped from this share of the limit on.
@@ -56,19 +59,25 @@ class ClipLimits:
         return self.reach + 2 * self.grow
 
 
-def masked_median(stack: F32, good: BoolArray) -> F32:
+def masked_median(stack: F32 | Sequence[F32], good: BoolArray) -> F32:
     """Return the median over the good values of every pixel, NaN where there is none.
 
     Parameters
     ----------
-    stack, good : ndarray, shape (n, ny, nx)
+    stack, good : ndarray, shape (n, ny, nx), or n arrays
         Values, and which of them count; these are not NaN.
     """
-    out = np.empty(stack.shape[1:], np.float32)
-    if len(stack):
-        (_median_few if len(stack) <= _FEW else _median_many)(stack, good, out)
-    else:
+    out = np.empty(good.shape[1:], np.float32)
+    if not len(stack):
         out[:] = np.nan
+        return out
+    median = _median_few if len(stack) <= _FEW else _median_many
+    if isinstance(stack, np.ndarray):
+        median(stack, good, out)
+        return out
+    for first in range(0, len(out), _ROWS):
+        rows = slice(first, first + _ROWS)
+        median(np.stack([image[rows] for image in stack]), good[:, rows], out[rows])
     return out
 
 
@@ -142,67 +151,121 @@ def masked_median_plain(stack: F32, good: BoolArray) -> F32:
 
 
 def clip_outliers(
-    stack: F32,
-    variance: F32,
+    images: Sequence[F32],
+    variances: Sequence[F32],
     good: BoolArray,
     limits: ClipLimits,
-    allowed: IntArray,
-    fractions: FloatArray,
-    median: F32 | None = None,
-) -> BoolArray:
-    """Tell which good pixels are outliers of their input: cosmic rays, asteroids, satellites.
+    tolerated: tuple[IntArray, FloatArray],
+    median: F32,
+    out: BoolArray,
+) -> None:
+    """Mark good pixels that are outliers of their input: cosmic rays, asteroids, satellites.
 
     Parameters
     ----------
-    stack, variance, good : ndarray, shape (n, ny, nx)
-        Background-subtracted values on one flux scale, their variance, and which of them count.
-    allowed : ndarray, shape (n + 1,)
-        In how many inputs of so many good ones a pixel may be an outlier; in more it is real.
-    fractions : ndarray, shape (n,)
-        Fraction of the brightest median value within reach that each input may differ by.
+    images, variances : n ndarrays, shape (ny, nx)
+        Background-subtracted values on one flux scale, and their variance.
+    good : ndarray, shape (n, ny, nx)
+        Which of them count.
+    tolerated : ndarrays, shapes (n + 1,) and (n,)
+        In how many inputs of so many good ones a pixel may be an outlier (in more it is real), and the fraction of
+        the brightest median value within reach that each input may differ by.
     median : ndarray, shape (ny, nx)
-        That of `masked_median`, if it is known already.
-
-    Returns
-    -------
-    ndarray, shape (n, ny, nx), bool
-        Pixels within `limits.margin` of the border would need neighbours that are not there.
+        That of `masked_median`.
+    out : ndarray, shape (n, ny, nx), bool
+        Where outliers become true. Pixels within `limits.margin` of the border would need neighbours that are not
+        there. `clip_outliers_plain` returns them, slowly.
     """
-    if median is None:
-        median = masked_median(stack, good)
-    enough = allowed[good.sum(axis=0)].astype(np.int16)
-    bright = largest_near(np.nan_to_num(np.abs(median)), limits.reach)
-    states = np.zeros(stack.shape, np.uint8)
-    count = np.zeros(enough.shape, np.int16)
-    for k, state in enumerate(states):
-        levels = np.array([fractions[k], limits.nsigma, limits.grow_nsigma], np.float32)
-        _deviations(stack[k], variance[k], good[k], (median, bright), levels, state, count)
-    rare = count <= enough
-    out = np.zeros(stack.shape, bool)
-    for k, state in enumerate(states):
-        high = (state == _FAR) & rare
-        if high.any():
-            near = true_near(high, limits.grow)
-            out[k] = high | (near & (state > 0) & (enough > 0))
-    return out
+    states, count = np.empty(good.shape, np.uint8), np.zeros(median.shape, np.int16)
+    squared = np.float32(_COUNTED * np.float32(limits.nsigma)) ** 2
+    for state, image, variance, use in zip(states, images, variances, good, strict=True):
+        _suspect(image, variance, use, median, squared, state, count)
+    for k, (image, variance) in enumerate(zip(images, variances, strict=True)):
+        levels = np.array([tolerated[1][k], limits.nsigma, limits.grow_nsigma], np.float32)
+        places = np.flatnonzero(states[k])
+        around = (k, limits.reach, limits.grow)
+        _judge(places, (image, variance, median), (good, count, tolerated[0]), levels, around, states[k], out[k])
 
 
 @njit(cache=True, nogil=True)
-def _deviations(
-    image: F32, variance: F32, good: BoolArray, around: tuple[F32, F32], levels: F32, out: IntArray, count: IntArray
+def _suspect(
+    image: F32, variance: F32, good: BoolArray, median: F32, squared: np.float32, out: IntArray, count: IntArray
 ) -> None:
-    median, bright = around
-    fraction, high, low = levels
-    ny, nx = image.shape
-    for i in range(ny):
-        for j in range(nx):
-            if good[i, j]:
-                difference, sigma = abs(image[i, j] - median[i, j]), np.sqrt(variance[i, j])
-                beyond = difference - fraction * bright[i, j]
-                if beyond > low * sigma:
-                    out[i, j] = _FAR if beyond > high * sigma else 1
-                if difference > _COUNTED * high * sigma:
-                    count[i, j] += 1
+    # free of branches; comparisons with NaN are false
+    for i in range(image.shape[0]):
+        for j in range(image.shape[1]):
+            difference = image[i, j] - median[i, j]
+            far = good[i, j] & (difference * difference > squared * variance[i, j])
+            out[i, j] = np.uint8(far)
+            count[i, j] += np.int16(far)
+
+
+@njit(cache=True, nogil=True)
+def _judge(
+    places: IntArray,
+    values: tuple[F32, F32, F32],
+    known: tuple[BoolArray, IntArray, IntArray],
+    levels: F32,
+    around: tuple[int, int, int],
+    state: IntArray,
+    out: BoolArray,
+) -> None:
+    # few pixels are suspects: what lies around is looked at for these alone
+    good, count, allowed = known
+    own, reach, grow = around
+    ny, nx = state.shape
+    for place in places:
+        i, j = place // nx, place % nx
+        if count[i, j] > allowed[_number(good, i, j)] or not _is_beyond(values, levels[0], levels[1], (i, j, reach)):
+            continue
+        out[i, j] = True
+        for y in range(max(0, i - grow), min(ny, i + grow + 1)):
+            for x in range(max(0, j - grow), min(nx, j + grow + 1)):
+                if good[own, y, x] and not state[y, x] & _SEEN:
+                    state[y, x] |= _SEEN
+                    if allowed[_number(good, y, x)] > 0 and _is_beyond(values, levels[0], levels[2], (y, x, reach)):
+                        out[y, x] = True
+
+
+@njit(cache=True, nogil=True)
+def _number(good: BoolArray, i: int, j: int) -> int:
+    total = 0
+    for k in range(good.shape[0]):
+        total += good[k, i, j]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _is_beyond(
+    values: tuple[F32, F32, F32], fraction: np.float32, nsigma: np.float32, where: tuple[int, int, int]
+) -> bool:
+    image, variance, median = values
+    i, j, reach = where
+    difference, limit = abs(image[i, j] - median[i, j]), nsigma * np.sqrt(variance[i, j])
+    bright = abs(median[i, j])
+    if not difference - fraction * bright > limit:
+        return False
+    for y in range(max(0, i - reach), min(median.shape[0], i + reach + 1)):
+        for x in range(max(0, j - reach), min(median.shape[1], j + reach + 1)):
+            bright = max(bright, abs(median[y, x]) if median[y, x] == median[y, x] else np.float32(0))
+    return bool(difference - fraction * bright > limit)
+
+
+def clip_outliers_plain(
+    stack: F32, variance: F32, good: BoolArray, limits: ClipLimits, tolerated: tuple[IntArray, FloatArray]
+) -> BoolArray:
+    """Return what `clip_outliers` marks, of whole arrays and with scipy."""
+    from scipy.ndimage import maximum_filter
+
+    median = masked_median_plain(stack, good)
+    bright = maximum_filter(np.nan_to_num(np.abs(median)), 2 * limits.reach + 1, mode="nearest")
+    enough = np.asarray(tolerated[0])[good.sum(axis=0)]
+    difference = np.where(good, np.abs(stack - median), 0)
+    beyond, sigma = difference - np.float32(tolerated[1])[:, None, None] * bright, np.sqrt(variance)
+    shown = (good & (difference > _COUNTED * np.float32(limits.nsigma) * sigma)).sum(axis=0)
+    high = good & (beyond > np.float32(limits.nsigma) * sigma) & (shown <= enough)
+    near = maximum_filter(high, (1, 2 * limits.grow + 1, 2 * limits.grow + 1), mode="nearest")
+    return np.asarray(high | (near & good & (beyond > np.float32(limits.grow_nsigma) * sigma) & (enough > 0)))
 
 
 @njit(cache=True, nogil=True)

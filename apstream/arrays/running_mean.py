@@ -242,9 +242,10 @@ def _count_row(number: NDArray[np.int16], inputs: NDArray[np.uint32], own: np.ui
         inputs[j] |= own
 
 
-def usable(image: F32, variance: F32, mask: IntArray, bad: int) -> BoolArray:
+def usable(image: F32, variance: F32, mask: IntArray, bad: int, out: BoolArray | None = None) -> BoolArray:
     """Tell, shape (ny, nx), where image and variance are finite and the mask has none of the bits `bad`."""
-    out = np.empty(image.shape, np.bool_)
+    if out is None:
+        out = np.empty(image.shape, np.bool_)
     _usable(np.ascontiguousarray(image), np.ascontiguousarray(variance), np.ascontiguousarray(mask), np.int32(bad), out)
     return out
 

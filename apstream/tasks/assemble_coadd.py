@@ -334,15 +334,18 @@ def _left_out(
 ) -> BoolArray:
     if not parts:
         return np.zeros((0, 0, 0), bool)
-    stack, variance = np.stack([p.image for p in parts]), np.stack([p.variance for p in parts])
-    good = np.stack([usable(p.image, p.variance, p.mask, bits.no_data | bits.bad) for p in parts])
-    for k, item in enumerate(inputs):
-        if item.noise_share != 1:
-            variance[k] *= np.float32(item.noise_share)
-    out = np.zeros(stack.shape, bool)
+    images = [part.image for part in parts]
+    variances = [_scatter(part, item) for part, item in zip(parts, inputs, strict=True)]
+    good = np.empty((len(parts), *images[0].shape), bool)
+    for part, own in zip(parts, good, strict=True):
+        usable(part.image, part.variance, part.mask, bits.no_data | bits.bad, out=own)
     search, here = searched
-    if search is not None:
-        out |= find_artifacts(stack, variance, good, search, here)
+    out = np.zeros(good.shape, bool) if search is None else find_artifacts(images, variances, good, search, here)
     if isinstance(config.statistic, ClippedMean):
-        out |= sigma_clip(stack, variance, good & ~out, config.statistic)
+        out |= sigma_clip(np.stack(images), np.stack(variances), good & ~out, config.statistic)
     return out
+
+
+def _scatter(part: MaskedImage, item: WarpedInput) -> F32:
+    """Return the variance that single pixels scatter with."""
+    return part.variance if item.noise_share == 1 else part.variance * np.float32(item.noise_share)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.arrays.artifacts import ExcessLimits, SeparableKernel, find_excess, max_epochs, separable
 from apstream.arrays.coadd import ClipLimits, clip_outliers, masked_median
+from apstream.arrays.halved import halved_kernel, halved_noise
 from apstream.arrays.psf_match import broadened, half_maximum_width, matching_kernel, round_profile
 from apstream.arrays.psf_warp import local_matrix, warp_kernel
 from apstream.arrays.types import F32, F64, BoolArray
@@ -69,7 +70,7 @@ class ArtifactSearch:
     Parameters
     ----------
     kernels, noise
-        What gives each input the common PSF, and what that makes of its variance.
+        What gives each input, at the resolution of the search, the common PSF, and what that makes of its variance.
     fractions : ndarray, shape (n,)
         Fraction of the local brightness that single pixels of each input may differ by.
     """
@@ -83,7 +84,8 @@ class ArtifactSearch:
     @property
     def margin(self) -> int:
         """Pixels around a part that its artifacts depend on."""
-        wide = max(self.excess.margin + max((k.half for k in self.kernels), default=0), self.pixel.margin)
+        half = self.excess.step * max((k.half + self.excess.step - 1 for k in self.kernels), default=0)
+        wide = max(self.excess.margin + half, self.pixel.margin)
         return wide + wide % 2  # parts begin on a searched pixel
 
 
@@ -92,25 +94,32 @@ def prepare_search(inputs: Sequence[WarpedInput], target: Box, config: ArtifactC
     own = [None if item.psf is None else _psf_on(item.psf, target) for item in inputs]
     known = [kernel for kernel in own if kernel is not None]
     if known and len(known) == len(own):
-        widest = max(known, key=half_maximum_width)
-        fraction, fwhm = config.fraction, config.widening * half_maximum_width(widest)
-        half = int(np.ceil(_KERNEL_HALF * fwhm))
-        size = max(2 * half, max(k.shape[0] for k in known) // 2)
-        common = broadened(round_profile(widest, 1.0, size), fwhm)
-        matching = [matching_kernel(kernel, common, half, floor=_FLOOR) for kernel in known]
+        fraction, fwhm = config.fraction, config.widening * max(map(half_maximum_width, known))
+        step = 2 if fwhm >= _FINE_FWHM else 1
+        matching = _matching([halved_kernel(kernel) for kernel in known] if step == 2 else known, fwhm / step)
         peaks = np.array([kernel.max() for kernel in known])
         fractions = config.pixel_fraction + _SEEING_MARGIN * np.abs(peaks / np.median(peaks) - 1)
     else:
         fraction, fwhm = config.unknown_fraction, config.default_fwhm_pixels
-        half = int(np.ceil(_KERNEL_HALF * fwhm))
-        matching = [Psf.gaussian(fwhm, target, half).central()] * len(own)
+        step = 2 if fwhm >= _FINE_FWHM else 1
+        half = int(np.ceil(_KERNEL_HALF * fwhm / step))
+        matching = [Psf.gaussian(fwhm / step, target, half).central()] * len(own)
         fractions = np.full(len(own), config.unknown_fraction)
     kernels = tuple(separable(kernel) for kernel in matching)
     share = np.array([item.noise_share for item in inputs])
-    noise = 1 / (1 / np.array([k.noise for k in kernels]) + 1 / share - 1)
+    made = np.array([halved_noise(k.kernel) if step == 2 else k.noise for k in kernels])
+    noise = 1 / (1 / made + 1 / share - 1)
     return ArtifactSearch(
-        _excess_limits(fwhm, fraction, config), _pixel_limits(config), kernels, noise / share, fractions
+        _excess_limits(fwhm, step, fraction, config), _pixel_limits(config), kernels, noise / share, fractions
     )
+
+
+def _matching(own: list[F64], fwhm: float) -> list[F64]:
+    """Return the kernels that make of each PSF the profile of the widest, broadened to `fwhm`."""
+    widest = max(own, key=half_maximum_width)
+    half = int(np.ceil(_KERNEL_HALF * fwhm))
+    common = broadened(round_profile(widest, 1.0, max(2 * half, own[0].shape[0] // 2)), fwhm)
+    return [matching_kernel(kernel, common, half, floor=_FLOOR) for kernel in own]
 
 
 def _psf_on(item: PsfInput, target: Box) -> F64:
@@ -126,7 +135,7 @@ def _psf_on(item: PsfInput, target: Box) -> F64:
 
 
 def find_artifacts(
-    stack: F32, variance: F32, good: BoolArray, search: ArtifactSearch, here: Sequence[int]
+    images: Sequence[F32], variances: Sequence[F32], good: BoolArray, search: ArtifactSearch, here: Sequence[int]
 ) -> BoolArray:
     """Tell which good pixels are artifacts.
 
@@ -135,25 +144,27 @@ def find_artifacts(
 
     Parameters
     ----------
-    stack, variance, good : ndarray, shape (n, ny, nx)
-        Values on one flux scale, the variance that single pixels scatter with, and which pixels count.
+    images, variances : n ndarrays, shape (ny, nx)
+        Values on one flux scale, and the variance that single pixels scatter with.
+    good : ndarray, shape (n, ny, nx)
+        Which pixels count.
     here
         Which inputs of the search these are.
     """
     kernels, noise = [search.kernels[k] for k in here], search.noise[list(here)]
-    median = masked_median(stack, good)
-    excess = find_excess(stack, variance, good, kernels, noise, search.excess, median)
+    median = masked_median(images, good)
+    out = find_excess(images, variances, good, kernels, noise, search.excess, median)
     allowed = max_epochs(np.arange(len(here) + 1), search.excess)
-    fractions = search.fractions[list(here)]
-    return excess | clip_outliers(stack, variance, good, search.pixel, allowed, fractions, median)
+    clip_outliers(images, variances, good, search.pixel, (allowed, search.fractions[list(here)]), median, out)
+    return out
 
 
-def _excess_limits(fwhm: float, fraction: float, config: ArtifactConfig) -> ExcessLimits:
+def _excess_limits(fwhm: float, step: int, fraction: float, config: ArtifactConfig) -> ExcessLimits:
     return ExcessLimits(
         nsigma=config.nsigma,
         fraction=fraction,
         reach=int(np.ceil(fwhm / 2)),
-        step=2 if fwhm >= _FINE_FWHM else 1,
+        step=step,
         counted_nsigma=0.5 * config.nsigma,
         low_nsigma=config.low_nsigma,
         grow=config.grow_pixels,
