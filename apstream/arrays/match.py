@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from apstream.arrays.polynomial import n_terms
 from apstream.arrays.transform import PolyMap, fit_poly_map
@@ -33,6 +32,8 @@ def mutual_nearest(
     first: tuple[FloatArray, FloatArray], second: tuple[FloatArray, FloatArray], radius: float
 ) -> tuple[IntArray, IntArray]:
     """Return index pairs of positions that are each other's nearest neighbour within `radius`."""
+    from scipy.spatial import cKDTree
+
     if len(first[0]) == 0 or len(second[0]) == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     a, b = np.stack(first, axis=1), np.stack(second, axis=1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from apstream.arrays.types import BoolArray
 
-__all__ = ["largest_near", "true_near"]
+__all__ = ["just_beyond", "largest_near", "true_near"]
 
 
 def largest_near(image: NDArray[Any], reach: int) -> NDArray[Any]:
@@ -29,6 +29,25 @@ def largest_near(image: NDArray[Any], reach: int) -> NDArray[Any]:
 def true_near(where: BoolArray, reach: int) -> BoolArray:
     """Tell, shape (ny, nx), where something is true within `reach` pixels along y and along x."""
     return np.asarray(largest_near(np.ascontiguousarray(where).view(np.uint8), reach).view(bool))
+
+
+def just_beyond(where: BoolArray, reach: int) -> BoolArray:
+    """Tell, shape (ny, nx), where something is false and true within `reach` pixels; fast where most is true."""
+    out = np.zeros(where.shape, np.bool_)
+    _mark_beyond(np.ascontiguousarray(where), reach, out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _mark_beyond(where: BoolArray, reach: int, out: BoolArray) -> None:
+    ny, nx = where.shape
+    for i in range(ny):
+        if where[i].all():
+            continue
+        first, last = max(0, i - reach), min(ny, i + reach + 1)
+        for j in range(nx):
+            if not where[i, j]:
+                out[i, j] = where[first:last, max(0, j - reach) : min(nx, j + reach + 1)].any()
 
 
 @njit(cache=True, nogil=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import map_coordinates
 
 from apstream.arrays.psf_warp import warp_kernel
 from apstream.arrays.types import F64
@@ -10,6 +11,10 @@ from apstream.arrays.types import F64
 __all__ = ["broadened", "half_maximum_width", "matching_kernel", "round_profile"]
 
 _ANGLES = 24
+#: Points per pixel at which a spline is looked at, with straight lines between them.
+_STEPS = 64
+#: Error of a Gaussian's sigma, pixels.
+_SIGMA_ERROR = 1e-4
 
 
 def round_profile(kernel: F64, scale: float, half: int) -> F64:
@@ -29,15 +34,15 @@ def round_profile(kernel: F64, scale: float, half: int) -> F64:
 
 def half_maximum_width(kernel: F64) -> float:
     """Return the FWHM in pixels of a round kernel, on the cubic spline through its middle row."""
-    from scipy.interpolate import CubicSpline
-    from scipy.optimize import brentq
-
-    row = kernel[kernel.shape[0] // 2, kernel.shape[1] // 2 :]
-    below = np.flatnonzero(row < row[0] / 2)
+    middle, row = kernel.shape[1] // 2, kernel[kernel.shape[0] // 2]
+    below = np.flatnonzero(row[middle:] < row[middle] / 2)
     if not below.size:
-        return 2.0 * len(row)
-    spline = CubicSpline(np.arange(len(row)), row - row[0] / 2)
-    return 2 * float(brentq(spline, below[0] - 1, below[0]))
+        return 2.0 * (len(row) - middle)
+    radius = below[0] - 1 + np.arange(_STEPS + 1) / _STEPS
+    profile = map_coordinates(row, [middle + radius], order=3, mode="mirror") / row[middle]
+    last = int(np.argmax(np.append(profile[1:-1] < 0.5, True)))
+    share = (profile[last] - 0.5) / (profile[last] - profile[last + 1])
+    return 2 * float(radius[last] + share / _STEPS)
 
 
 def broadened(kernel: F64, fwhm: float) -> F64:
@@ -45,12 +50,13 @@ def broadened(kernel: F64, fwhm: float) -> F64:
 
     A kernel that is as wide already is returned as it is. The sides must hold the result.
     """
-    from scipy.optimize import brentq
-
     if half_maximum_width(kernel) >= fwhm:
         return np.asarray(kernel / kernel.sum())
-    sigma = brentq(lambda s: half_maximum_width(_blurred(kernel, s)) - fwhm, 1e-3, fwhm / 2, xtol=1e-4)
-    return _blurred(kernel, float(sigma))
+    low, high = 0.0, fwhm / 2
+    while high - low > _SIGMA_ERROR:
+        sigma = (low + high) / 2
+        low, high = (sigma, high) if half_maximum_width(_blurred(kernel, sigma)) < fwhm else (low, sigma)
+    return _blurred(kernel, (low + high) / 2)
 
 
 def _blurred(kernel: F64, sigma: float) -> F64:

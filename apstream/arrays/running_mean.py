@@ -159,9 +159,11 @@ def _add(
     own: np.uint32,
     bits: tuple[int, int, int, int],
 ) -> None:
+    # no views are made: to count their references would cost as much as the sums
     clean, _, flags, number = sums
     image, variance, mask = planes
     clipped, ends = marks
+    inputs = maps[0]
     ny, nx = image.shape
     for i in range(ny):
         if ends.size:
@@ -169,13 +171,12 @@ def _add(
                 if ends[i, j]:
                     flags[2, i, j] |= _END
         for first in range(0, nx, _RUN):
-            run = slice(first, min(first + _RUN, nx))
-            out = clipped.size > 0 and clipped[i, run].any()
-            if not out and _plain_row(image[i, run], variance[i, run], mask[i, run]):
-                _add_row(image[i, run], variance[i, run], weight, clean[0, i, run], clean[1, i, run], clean[2, i, run])
-                _count_row(number[0, i, run], maps[0][i, run], own)
+            where = (i, first, min(first + _RUN, nx))
+            if not (clipped.size > 0 and _any(clipped, where)) and _is_plain(image, variance, mask, where):
+                _add_row(image, variance, weight, clean, where)
+                _count_row(number, inputs, own, where)
             else:
-                _add_pixels(sums, maps, planes, clipped, (i, run.start, run.stop), (weight, own), bits)
+                _add_pixels(sums, maps, planes, clipped, where, (weight, own), bits)
 
 
 @njit(cache=True, nogil=True)
@@ -217,29 +218,41 @@ def _add_pixels(
 
 
 @njit(cache=True, nogil=True)
-def _plain_row(image: F32, variance: F32, mask: IntArray) -> bool:
-    union, odd = 0, 0
-    for j in range(image.size):
-        difference = image[j] - image[j] + (variance[j] - variance[j])  # NaN unless both are finite
-        union |= mask[j]
+def _any(flags: BoolArray, where: tuple[int, int, int]) -> bool:
+    union, i = False, np.uintp(where[0])
+    for j in range(np.uintp(where[1]), np.uintp(where[2])):
+        union |= flags[i, j]
+    return union
+
+
+@njit(cache=True, nogil=True)
+def _is_plain(image: F32, variance: F32, mask: IntArray, where: tuple[int, int, int]) -> bool:
+    union, odd, i = np.int32(0), False, np.uintp(where[0])
+    for j in range(np.uintp(where[1]), np.uintp(where[2])):
+        difference = image[i, j] - image[i, j] + (variance[i, j] - variance[i, j])  # NaN unless both are finite
+        union |= mask[i, j]
         odd |= difference != 0
-    return union == 0 and odd == 0
+    return union == 0 and not odd
 
 
 @njit(cache=True, nogil=True)
-def _add_row(image: F32, variance: F32, weight: np.float32, value: F32, noise: F32, total: F32) -> None:
-    squared = weight * weight
-    for j in range(image.size):
-        value[j] += weight * image[j]
-        noise[j] += squared * variance[j]
-        total[j] += weight
+def _add_row(image: F32, variance: F32, weight: np.float32, clean: F32, where: tuple[int, int, int]) -> None:
+    squared, i = weight * weight, np.uintp(where[0])
+    value, noise, total = np.uintp(0), np.uintp(1), np.uintp(2)
+    for j in range(np.uintp(where[1]), np.uintp(where[2])):
+        clean[value, i, j] += weight * image[i, j]
+        clean[noise, i, j] += squared * variance[i, j]
+        clean[total, i, j] += weight
 
 
 @njit(cache=True, nogil=True)
-def _count_row(number: NDArray[np.int16], inputs: NDArray[np.uint32], own: np.uint32) -> None:
-    for j in range(number.size):
-        number[j] += np.int16(1)
-        inputs[j] |= own
+def _count_row(
+    number: NDArray[np.int16], inputs: NDArray[np.uint32], own: np.uint32, where: tuple[int, int, int]
+) -> None:
+    counting, i = np.uintp(0), np.uintp(where[0])
+    for j in range(np.uintp(where[1]), np.uintp(where[2])):
+        number[counting, i, j] += np.int16(1)
+        inputs[i, j] |= own
 
 
 def usable(image: F32, variance: F32, mask: IntArray, bad: int, out: BoolArray | None = None) -> BoolArray:
@@ -266,6 +279,7 @@ def finish_mean(sums: RunningSums, *, saturated_fraction: float) -> FoundMean:
     none = sums.number[0] == 0
     _finish((sums.clean, sums.rest), none, (image, variance, weight))
     count, input_map, mask = sums.number[0], sums.inputs, sums.flags[0]
+    seen = int(np.bitwise_or.reduce(history, axis=None))
     if none.any():
         count = np.where(none, sums.number[1], count)
         input_map, mask = np.where(none, sums.others, input_map), np.where(none, sums.flags[1], mask)
@@ -276,10 +290,10 @@ def finish_mean(sums: RunningSums, *, saturated_fraction: float) -> FoundMean:
         count=count,
         input_map=input_map,
         mask=mask,
-        clipped=(history & _CLIPPED) != 0,
-        rejected=((history & _REJECTED) != 0) & ~none,
-        edge=(history & _EDGE) != 0,
-        end=(history & _END) != 0,
+        clipped=_with_bit(history, _CLIPPED, seen),
+        rejected=_with_bit(history, _REJECTED, seen) & ~none,
+        edge=_with_bit(history, _EDGE, seen),
+        end=_with_bit(history, _END, seen),
         saturated=_many_saturated(sums.number, saturated_fraction),
     )
 
@@ -299,6 +313,10 @@ def _finish(sums: tuple[F32, F32], none: BoolArray, out: tuple[F32, F32, F32]) -
                     share = np.float32(1) / sums[1][2, i, j]
                     image[j], variance[j] = sums[1][0, i, j] * share, sums[1][1, i, j] * share * share
                     weight[j] = sums[1][2, i, j]
+
+
+def _with_bit(history: NDArray[np.int32], bit: int, seen: int) -> BoolArray:
+    return (history & bit) != 0 if seen & bit else np.zeros(history.shape, bool)
 
 
 def _many_saturated(number: NDArray[np.int16], fraction: float) -> BoolArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from apstream.arrays.neighbours import true_near
+from apstream.arrays.neighbours import just_beyond, true_near
 from apstream.arrays.running_mean import FoundMean, usable
 from apstream.arrays.types import F32, BoolArray
 from apstream.model.image import MaskedImage
@@ -39,7 +39,7 @@ def ends_of(part: MaskedImage, inner: tuple[slice, slice], reach: int) -> BoolAr
     valid = usable(part.image, part.image, part.mask, int(MaskPlane.NO_DATA))
     if valid.all() or not valid.any():
         return None
-    return np.asarray((true_near(valid, reach) & ~valid)[inner])
+    return just_beyond(valid, reach)[inner]
 
 
 def mark_edges(mask: NDArray[np.int32], weight: F32) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from apstream.arrays.artifacts import convolve_plain
 from apstream.arrays.coadd import ClipLimits, clip_outliers, clip_outliers_plain, masked_median
 from apstream.arrays.halved import halved, halved_kernel, halved_noise, halved_plain
+from apstream.arrays.psf_match import broadened, half_maximum_width
 
 
 @given(st.integers(2, 40), st.integers(2, 40), st.integers(0, 2**31))
@@ -72,3 +73,11 @@ def test_outliers_equal_plain(n, seed):
     plain = clip_outliers_plain(np.where(good, stack, 0), variance, good, limits, tolerated)
     assert out.any()
     assert (out != plain).mean() < 1e-4  # a value on the limit may round either way
+
+
+@pytest.mark.parametrize("fwhm", [2.8, 3.3, 5.2, 8.0])
+def test_widths_of_kernels_are_found_and_made(fwhm):
+    y, x = np.mgrid[-30:31, -30:31]
+    kernel = np.exp(-4 * np.log(2) * (y**2 + x**2) / fwhm**2)
+    assert half_maximum_width(kernel) == pytest.approx(fwhm, rel=0.01)
+    assert half_maximum_width(broadened(kernel, 1.3 * fwhm)) == pytest.approx(1.3 * fwhm, abs=1e-3)

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import maximum_filter
 
 from apstream.arrays.coadd import masked_median, masked_median_plain
-from apstream.arrays.neighbours import largest_near, true_near
+from apstream.arrays.neighbours import just_beyond, largest_near, true_near
 
 
 @pytest.mark.parametrize("reach", [0, 1, 4, 9])
@@ -15,6 +15,9 @@ def test_the_largest_nearby_is_that_of_a_plain_filter(reach: int) -> None:
     image = np.random.default_rng(reach).normal(size=(23, 41)).astype(np.float32)
     np.testing.assert_array_equal(largest_near(image, reach), maximum_filter(image, 2 * reach + 1))
     np.testing.assert_array_equal(true_near(image > 2, reach), maximum_filter(image > 2, 2 * reach + 1))
+    np.testing.assert_array_equal(
+        just_beyond(image < 2, reach), maximum_filter(image < 2, 2 * reach + 1) & (image >= 2)
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8, 24, 25, 31])
