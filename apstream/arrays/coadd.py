@@ -261,7 +261,8 @@ def clip_outliers_plain(
     bright = maximum_filter(np.nan_to_num(np.abs(median)), 2 * limits.reach + 1, mode="nearest")
     enough = np.asarray(tolerated[0])[good.sum(axis=0)]
     difference = np.where(good, np.abs(stack - median), 0)
-    beyond, sigma = difference - np.float32(tolerated[1])[:, None, None] * bright, np.sqrt(variance)
+    fractions = np.asarray(tolerated[1], np.float32)[:, None, None]
+    beyond, sigma = difference - fractions * bright, np.sqrt(variance)
     shown = (good & (difference > _COUNTED * np.float32(limits.nsigma) * sigma)).sum(axis=0)
     high = good & (beyond > np.float32(limits.nsigma) * sigma) & (shown <= enough)
     near = maximum_filter(high, (1, 2 * limits.grow + 1, 2 * limits.grow + 1), mode="nearest")

@@ -49,10 +49,8 @@ def _halve(image: F32, good: BoolArray, other: F32, out: F32) -> None:
         for j in range(nx):
             line[j + 1] = _NEAR * (lines[b, j] + lines[c, j]) + _FAR * (lines[a, j] + lines[d, j])
         line[0], line[nx + 1], line[nx + 2] = line[1], line[nx], line[max(nx - 1, 1)]
-        two, three = np.uintp(2), np.uintp(3)
         for k in range(out.shape[1]):
-            j = two * np.uintp(k)
-            out[i, k] = _NEAR * (line[j + np.uintp(1)] + line[j + two]) + _FAR * (line[j] + line[j + three])
+            out[i, k] = _NEAR * (line[2 * k + 1] + line[2 * k + 2]) + _FAR * (line[2 * k] + line[2 * k + 3])
 
 
 @njit(cache=True, nogil=True)

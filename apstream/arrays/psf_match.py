@@ -37,7 +37,7 @@ def half_maximum_width(kernel: F64) -> float:
     middle, row = kernel.shape[1] // 2, kernel[kernel.shape[0] // 2]
     below = np.flatnonzero(row[middle:] < row[middle] / 2)
     if not below.size:
-        return 2.0 * (len(row) - middle)
+        return float(2 * (len(row) - middle))
     radius = below[0] - 1 + np.arange(_STEPS + 1) / _STEPS
     profile = map_coordinates(row, [middle + radius], order=3, mode="mirror") / row[middle]
     last = int(np.argmax(np.append(profile[1:-1] < 0.5, True)))
