@@ -190,7 +190,7 @@ def _spans(
     repository: Repository, job: PatchJob | _WarpsJob, inputs: Sequence[VisitDetector], *, detectors: bool = True
 ) -> list[MaskSpan]:
     """Return the mask spans of the inputs; rows without a detector, and all of warps of visits, go by visit alone."""
-    place = {"band": job.band, "tract": job.tract.id}
+    place: dict[str, Any] = {"band": job.band, "tract": job.tract.id}
     if repository.entry("altMaskSpans", **place) is None:
         return []
     rows = repository.get("altMaskSpans", **place).to_pylist()

@@ -15,7 +15,15 @@ from apstream.model.columns import TableSpec
 from apstream.model.sources import with_measured
 from apstream.repo.atomic import atomic_path
 
-__all__ = ["read_any_table", "read_records", "read_sources", "read_table", "records_to_table", "write_records", "write_table"]
+__all__ = [
+    "read_any_table",
+    "read_records",
+    "read_sources",
+    "read_table",
+    "records_to_table",
+    "write_records",
+    "write_table",
+]
 
 
 def records_to_table(records: Records, spec: TableSpec) -> pa.Table:
