@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import BaseModel, Field
 
+from apstream import __version__
 from apstream.cameras import load_camera
 from apstream.errors import ApstreamError, BadCatalog, BadSettings
 from apstream.model.calibs import IsrCalibs, defect_map
@@ -23,6 +25,7 @@ from apstream.repo.formats.hdus import open_fits
 from apstream.repo.formats.raw import read_raw
 from apstream.repo.formats.registry import get_format
 from apstream.repo.formats.single import read_any_psf
+from apstream.repo.place import checksum_of
 from apstream.service.references import read_references, region_of
 from apstream.tasks.external import ExternalConfig, enter
 from apstream.tasks.isr import BrighterFatterConfig, IsrConfig
@@ -55,7 +58,7 @@ def isr_file(raw: Path, out: Path, camera: str, calibs: dict[str, Path], setting
         exposure = stages_of(settings.replace).isr(frame, _calibs(calibs, frame.detector.shape), config)
     except ApstreamError as error:
         raise error.at(str(raw)) from error
-    write_image(out, exposure)
+    write_image(out, exposure, _history("isr", raw, calibs, config))
     return exposure
 
 
@@ -74,7 +77,8 @@ def characterize_file(
         found = stages_of(settings.replace).characterize(exposure, settings.characterize)
     except ApstreamError as error:
         raise error.at(str(image)) from error
-    write_image(out / "characterized.fits", found)
+    history = _history("characterize", image, {"psf": psf}, settings.characterize)
+    write_image(out / "characterized.fits", found, history)
     _write_sources(out / "sources.parquet", found)
     return found
 
@@ -110,7 +114,8 @@ def calibrate_file(
         raise
     except ApstreamError as error:
         raise error.at(str(image)) from error
-    write_image(out / "calexp.fits", calexp)
+    catalogs = {"refcat": refcat, "photometry_refcat": photometry_refcat, "psf": psf}
+    write_image(out / "calexp.fits", calexp, _history("calibrate", image, catalogs, settings.calibrate))
     _write_sources(out / "sources.parquet", calexp)
     return calexp
 
@@ -161,6 +166,16 @@ def with_psf(settings: _Settings) -> _Settings:
 
 def _supply(exposure: Exposure, psf: Path | None) -> Exposure:
     return exposure if psf is None else replace(exposure, psf=read_any_psf(psf, exposure.box))
+
+
+def _history(stage: str, image: Path, inputs: Mapping[str, Path | None], config: BaseModel) -> list[str]:
+    """Return what is known of the image's making, and this stage: software, inputs, settings that are not default."""
+    with open_fits(image) as hdus:
+        before = [str(line) for line in hdus[0].header.get("HISTORY", [])] if "APSTYPE" in hdus[0].header else []
+    files = {"image": image, **{name: path for name, path in inputs.items() if path is not None}}
+    lines = [f"{name} {path.name} sha256 {checksum_of(path)}" for name, path in files.items() if path.is_file()]
+    chosen = config.model_dump_json(exclude_defaults=True)
+    return [*before, f"apstream {__version__} {stage}", *lines, *([f"{stage} {chosen}"] if chosen != "{}" else [])]
 
 
 def _write_sources(path: Path, image: CharacterizedExposure | CalExp) -> None:

@@ -64,6 +64,9 @@ def test_three_commands_give_what_two_give(night: Path, tmp_path: Path):
     three = calibrate_file(tmp_path / "char" / "characterized.fits", tmp_path / "three", catalog, SingleSettings())
     two = calibrate_file(tmp_path / "isr.fits", tmp_path / "two", catalog, SingleSettings())
     assert three.metrics == two.metrics
+    told = str(fits.getheader(tmp_path / "three" / "calexp.fits")["HISTORY"]).replace("\n", "")
+    for word in ("isr", "characterize", "calibrate", "bias_d00.fits sha256", "refcat.parquet sha256"):
+        assert word in told
     np.testing.assert_array_equal(three.image.image, two.image.image)
     np.testing.assert_array_equal(three.image.mask, two.image.mask)
     tables = [pq.read_table(tmp_path / name / "sources.parquet") for name in ("two", "three")]

@@ -7,7 +7,7 @@ STARS, MEASURED, KBASIS, ...). A noun is read by reading the part behind each of
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -42,15 +42,18 @@ _IN_BOX: dict[str, Callable[[OurFits, Box], Any]] = {
 }
 
 
-def write_image(path: Path, value: AnyExposure) -> None:
-    """Write an exposure of any stage atomically."""
+def write_image(path: Path, value: AnyExposure, history: Sequence[str] = ()) -> None:
+    """Write an exposure of any stage atomically; `history` are lines of text that say how it was made."""
     with atomic_path(path) as temporary:
-        write_exposure(temporary, value)
+        write_exposure(temporary, value, history)
 
 
-def write_exposure(path: Path, value: AnyExposure) -> None:
+def write_exposure(path: Path, value: AnyExposure, history: Sequence[str] = ()) -> None:
     """Write an exposure of any stage at `path` itself; the same value gives the same bytes."""
-    write_ours(path, primary_header(value), exposure_hdus(value))
+    header = primary_header(value)
+    for line in history:
+        header.add_history(line.encode("ascii", "backslashreplace").decode())
+    write_ours(path, header, exposure_hdus(value))
 
 
 def read_exposure(source: Path | BinaryIO) -> Exposure:
