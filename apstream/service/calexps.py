@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import cache, partial
 
 from apstream.cameras import load_camera
@@ -27,8 +28,8 @@ from apstream.tasks.warped_input import clipped_mean
 
 __all__ = ["calexp_entry", "deferred_input", "in_memory", "make_calexps"]
 
-#: As many calexps are kept in memory.
-_IN_MEMORY = 6
+#: Of a calexp in memory: image, variance and mask.
+_BYTES_PER_PIXEL = 12
 
 
 def make_calexps(
@@ -85,13 +86,20 @@ def deferred_input(repository: Repository, id: VisitDetector) -> CoaddInput:
     return CoaddInput.deferred(about, partial(_pixels, repository, id), cache(partial(_weight, repository, id)))
 
 
-def in_memory(inputs: Sequence[CoaddInput]) -> list[CoaddInput]:
-    """Let a few inputs be read once, whole; more are read part by part."""
-    from dataclasses import replace
+def in_memory(inputs: Sequence[CoaddInput], memory_mb: int) -> tuple[list[CoaddInput], int]:
+    """Let inputs be read once, whole, if they fit into half the memory allowed; else they are read part by part.
 
-    if len(inputs) > _IN_MEMORY:
-        return list(inputs)
-    return [replace(item, read=_once(item)) for item in inputs]
+    Returns
+    -------
+    list
+        The inputs.
+    int
+        The memory that is left, MB.
+    """
+    needed = sum(item.box.shape[0] * item.box.shape[1] for item in inputs) * _BYTES_PER_PIXEL / 1e6
+    if needed > memory_mb / 2:
+        return list(inputs), memory_mb
+    return [replace(item, read=_once(item)) for item in inputs], memory_mb - int(needed)
 
 
 def _once(item: CoaddInput) -> Callable[[Box], MaskedImage]:

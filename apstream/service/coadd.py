@@ -153,7 +153,8 @@ def warp_type_name(warp_type: str) -> str:
 
 
 def _coadd(repository: Repository, job: PatchJob, settings: CoaddSettings) -> CoaddReport:
-    inputs = in_memory([deferred_input(repository, id) for id in job.inputs])
+    inputs, left = in_memory([deferred_input(repository, id) for id in job.inputs], settings.assemble.memory_mb)
+    settings = settings.model_copy(update={"assemble": settings.assemble.model_copy(update={"memory_mb": left})})
     bright = _bright_objects(repository, job)
     spans = _spans(repository, job, [item.info.id for item in inputs])
     made = coadd_patch(inputs, job.tract, job.patch, job.target, settings, bright, spans)

@@ -11,7 +11,7 @@ from apstream.model.ids import VisitDetector
 from apstream.pipeline.warps import visit_warp
 from apstream.repo.repository import Repository
 from apstream.service.batch import BatchJob
-from apstream.service.calexps import calexp_entry, deferred_input, in_memory, make_calexps
+from apstream.service.calexps import calexp_entry, deferred_input, make_calexps
 from apstream.service.choice import Choice
 from apstream.service.coadd import warp_type_name
 from apstream.service.coadd_settings import CoaddReport, Progress, WarpSettings
@@ -81,7 +81,7 @@ def _by_visit(patch: PatchJob) -> list[tuple[int, PatchJob]]:
 
 def _warp(repository: Repository, job: _WarpJob, settings: WarpSettings) -> CoaddReport:
     patch, name = job.patch, warp_type_name(job.kind)
-    inputs = in_memory([deferred_input(repository, id) for id in patch.inputs])
+    inputs = [deferred_input(repository, id) for id in patch.inputs]
     try:
         made = visit_warp(inputs, patch.tract, patch.patch, patch.target, settings)
     except NoGoodPixels as error:

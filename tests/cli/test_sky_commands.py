@@ -11,6 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from helpers import sky_field as field
+from helpers.reading import bytes_read
 from helpers.sky_field import DEC, RA, SIDE, STEP, calexp
 from typer.testing import CliRunner
 
@@ -128,7 +129,9 @@ def test_only_named_patches_are_made(root: Path):
 
 
 def test_what_would_be_combined_is_shown_and_nothing_made(root: Path):
-    shown = run("coadd", root, "--id", "tract=1 patch=4", "--select-id", "visit=1..2 detector=1", "--show", "data")
+    words = ("coadd", root, "--id", "tract=1 patch=4", "--select-id", "visit=1..2 detector=1", "--show", "data")
+    shown = run(*words)
+    assert bytes_read(lambda: run(*words)) < 12 * SIDE**2  # less than the pixels of one
     assert shown.startswith("band=r tract=1 patch=4: ")
     assert "simcam" in shown
     assert not Repository(root).find("deepCoadd")
@@ -176,6 +179,7 @@ def test_a_visit_without_a_usable_pixel_is_left_out_with_the_reason(root: Path, 
     assert "left out: directWarp visit=5 band=r tract=0" in said
     assert "it has no good pixel on the patch" in said
     assert {entry.data_id["visit"] for entry in child.find("directWarp")} == {1}
+    assert not child.find("psfMatchedWarp")
 
 
 def first_by_time(stack, variance, use, weights, mid_mjd_tai, seeing):
