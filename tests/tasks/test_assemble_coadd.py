@@ -99,7 +99,7 @@ def test_memory_is_bounded_by_the_subregion():
     inputs = [WarpedInput(name="a", open=opener, box=BOX, weight=1.0)]
     config = AssembleCoaddConfig(subregion_pixels=32)
     assemble_coadd(inputs, BOX, config)
-    assert max(max(b.shape) for b in asked) <= 32 + 2 * 30
+    assert max(max(b.shape) for b in asked) <= 32 + 2 * 28
     assert len(asked) == 16
 
 
