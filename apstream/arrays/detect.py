@@ -209,7 +209,7 @@ def empty_width(snr: F32) -> float:
     snr : ndarray, shape (ny, nx)
         Significance with mean zero; zeros are pixels that were not searched.
     """
-    step = max(1, int(np.sqrt(snr.size / 1e6)))
+    step = max(1, int(np.sqrt(snr.size / 1e5)))  # what is only to leave sources out need not be exact
     first = _mad(snr[::step, ::step])
     if not np.isfinite(first):
         return first

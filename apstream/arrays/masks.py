@@ -7,7 +7,17 @@ from numba import njit
 
 from apstream.arrays.types import F32, BoolArray, IntArray
 
-__all__ = ["clear_of", "count_above", "count_flags", "dilate", "mark", "split_usable", "subtract_sky", "usable_planes"]
+__all__ = [
+    "clear_of",
+    "count_above",
+    "count_flags",
+    "dilate",
+    "mark",
+    "split_usable",
+    "subtract_sky",
+    "tell_above",
+    "usable_planes",
+]
 
 _BLOCK = 64  # pixels of a row that are looked at together
 
@@ -19,6 +29,13 @@ def count_above(line, limit):  # type: ignore[no-untyped-def]
     for i in range(len(line)):
         count += np.int32(line[i] > limit)
     return count
+
+
+@njit(cache=True, nogil=True)
+def tell_above(line, limit, out):  # type: ignore[no-untyped-def]
+    """Write 1 where a line is above a limit, else 0; many are compared at a time."""
+    for i in range(len(line)):
+        out[i] = line[i] > limit
 
 
 @njit(cache=True, nogil=True)

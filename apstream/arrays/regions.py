@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from apstream.arrays.masks import count_above
+from apstream.arrays.masks import tell_above
 from apstream.arrays.types import F32, F64, BoolArray, IntArray
 
 __all__ = ["Regions", "compact_regions", "find_regions", "prominent", "refine_peaks", "regions_around"]
 
-_BLOCK = 64  # pixels of a row that are looked at together; most hold nothing
+_ALL = np.uint64(0x0101010101010101)  # eight times True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,26 +63,27 @@ def _runs(image, threshold):  # type: ignore[no-untyped-def]
     ny, nx = image.shape
     first = np.zeros(ny + 1, np.int64)
     runs, n = np.zeros((1024, 3), np.int64), 0
+    above = np.zeros((nx + 7) // 8 * 8, np.uint8)
+    words = above.view(np.uint64)
     for r in range(ny):
         if n + nx // 2 + 1 > len(runs):
             more = np.zeros((2 * len(runs) + nx, 3), np.int64)
             more[:n] = runs[:n]
             runs = more
-        row, inside = image[r], False
-        for start in range(0, nx, _BLOCK):
-            block = row[start : start + _BLOCK]
-            count = count_above(block, threshold)
-            if (count == 0 and not inside) or (count == len(block) and inside):
+        tell_above(image[r], threshold, above)
+        inside, whole = False, np.uint64(0)
+        for k in range(len(words)):
+            if words[k] == whole:  # nothing begins or ends in these eight pixels
                 continue
-            for c in range(start, start + len(block)):
-                above = row[c] > threshold
-                if above and not inside:
+            for c in range(8 * k, 8 * k + 8):
+                if above[c] and not inside:
                     runs[n, 0] = c
-                if inside and not above:
+                if inside and not above[c]:
                     runs[n, 1] = c
                     n += 1
-                inside = above
-        if inside:
+                inside = above[c] > 0
+            whole = _ALL if inside else np.uint64(0)
+        if inside:  # up to the border, where there are no pixels to fill the last eight
             runs[n, 1] = nx
             n += 1
         first[r + 1] = n
