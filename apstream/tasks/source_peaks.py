@@ -86,7 +86,7 @@ def find_source_peaks(pixels: Pixels, *, n_sigma: float, max_peaks: int, mask_si
 
 def _noise(snr: F32) -> float:
     """Return the noise of the significance; where no sky is empty, from what lies below it, as no source does."""
-    step = max(1, int(np.sqrt(snr.size / 2e5)))
+    step = max(4, int(np.sqrt(snr.size / 2e5)))
     below = snr[::step, ::step]
     below = below[below < 0]
     widths = [empty_width(snr), 1.482602 * float(np.median(-below)) if below.size > 100 else np.nan]
