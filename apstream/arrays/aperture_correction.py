@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import f as f_distribution
+from scipy.special import fdtrc  # scipy.stats has the same, and takes half a second to import
 
 from apstream.arrays.polynomial import n_terms, poly_terms
 from apstream.arrays.stars import degree_for
@@ -71,6 +71,6 @@ def _trend(values: F64, ty: F64, tx: F64) -> F64:
         fit = np.linalg.lstsq(terms.T, values, rcond=None)[0]
         left = float(np.sum((values - fit @ terms) ** 2))
         more, free = n_terms(degree) - 1, len(values) - n_terms(degree)
-        if left > 0 and f_distribution.sf((alone - left) / more / (left / free), more, free) < _CHANCE:
+        if left > 0 and fdtrc(more, free, (alone - left) / more / (left / free)) < _CHANCE:
             return np.asarray(fit)
     return np.zeros(1)
