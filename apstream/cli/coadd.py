@@ -44,6 +44,7 @@ def coadd(
     from apstream.errors import BadSettings
     from apstream.repo.repository import Repository
     from apstream.service.batch import select_raws
+    from apstream.service.calexps import Making
     from apstream.service.choice import check_origin, choose, select_calexps
     from apstream.service.coadd import coadd_stored_warps, make_coadds
     from apstream.service.coadd_settings import CoaddSettings
@@ -63,12 +64,11 @@ def coadd(
         return
     products.run = keep_record(products, "coadd", chosen, {}, replace=replace_run)
     with making.bars() as progress:
+        how = Making(choice=choice, reference=anchor, processes=jobs, progress=progress)
         if source == "warp":
-            report = coadd_stored_warps(products, chosen, choice=choice, processes=jobs, progress=progress)
+            report = coadd_stored_warps(products, chosen, how)
         else:
-            report = make_coadds(
-                products, selected, chosen, choice=choice, reference=anchor, processes=jobs, progress=progress
-            )
+            report = make_coadds(products, selected, chosen, how)
     raise typer.Exit(making.tell(report))
 
 

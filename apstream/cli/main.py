@@ -58,7 +58,7 @@ def _shown(error: ApstreamError) -> str:
 
 @cache
 def register() -> None:
-    """Attach the commands; imported here so that each file stays thin."""
+    """Attach the commands; their files import what they need when they run."""
     from apstream.cli import (
         alerts,
         apdb,

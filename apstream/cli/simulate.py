@@ -6,14 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from apstream.errors import BadSettings
-from apstream.simulate.config import NightConfig, PairConfig, SkyConfig
-from apstream.simulate.night import simulate_night
-from apstream.simulate.pair import simulate_pair
 
 __all__ = ["simulate"]
 
@@ -56,37 +48,40 @@ def simulate(
 
     [bold]apstream subtract night/science.fits night/template.fits --out diff[/bold]
     """
+    common = {"size": size, "seed": seed, "transients": transients}
+    if pair or identical:
+        _run_pair(out, density, {**common, "band": filters[:1], "identical": identical, "cosmic_rays": cosmic_rays})
+    else:
+        night = {"visits": visits, "template_visits": template_visits, "detectors": detectors}
+        bands, chip = tuple(filters.replace(",", "")), {"amplifiers": amplifiers}
+        _run_night(out, density, {**common, **night, "bands": bands, "chip": chip})
+
+
+def _config(kind: Any, density: float, settings: dict[str, Any]) -> Any:
+    """Return the settings of a night or a pair, with so many times as many stars and galaxies."""
+    from pydantic import ValidationError
+
+    from apstream.errors import BadSettings
+    from apstream.simulate.config import SkyConfig
+
     sky = SkyConfig()
-    sky = sky.model_copy(
-        update={
-            "stars_per_arcmin2": sky.stars_per_arcmin2 * density,
-            "galaxies_per_arcmin2": sky.galaxies_per_arcmin2 * density,
-        }
-    )
-    common: dict[str, Any] = {"size": size, "seed": seed, "transients": transients, "sky": sky}
+    counts = {name: density * getattr(sky, name) for name in ("stars_per_arcmin2", "galaxies_per_arcmin2")}
     try:
-        if pair or identical:
-            config = PairConfig(**common, band=filters[:1], identical=identical, cosmic_rays=cosmic_rays)
-        else:
-            night = NightConfig(
-                **common,
-                visits=visits,
-                template_visits=template_visits,
-                detectors=detectors,
-                bands=tuple(filters.replace(",", "")),
-                chip={"amplifiers": amplifiers},
-            )
+        return kind(**settings, sky=sky.model_copy(update=counts))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BadSettings(f"{field}: {first['msg']}", remedy="see apstream simulate --help") from None
-    if pair or identical:
-        _run_pair(out, config)
-    else:
-        _run_night(out, night)
 
 
-def _run_night(out: Path, config: NightConfig) -> None:
+def _run_night(out: Path, density: float, settings: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from apstream.simulate.config import NightConfig
+    from apstream.simulate.night import simulate_night
+
+    config = _config(NightConfig, density, settings)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("simulating", total=None)
@@ -102,8 +97,11 @@ def _run_night(out: Path, config: NightConfig) -> None:
     )
 
 
-def _run_pair(out: Path, config: PairConfig) -> None:
-    summary = simulate_pair(out, config)
+def _run_pair(out: Path, density: float, settings: dict[str, Any]) -> None:
+    from apstream.simulate.config import PairConfig
+    from apstream.simulate.pair import simulate_pair
+
+    summary = simulate_pair(out, _config(PairConfig, density, settings))
     typer.echo(
         f"science.fits and template.fits with {summary.n_transients} transients and "
         f"{summary.n_variables} variables in {out}"

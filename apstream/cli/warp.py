@@ -39,6 +39,7 @@ def warp(
     from apstream.errors import BadSettings
     from apstream.repo.repository import Repository
     from apstream.service.batch import select_raws
+    from apstream.service.calexps import Making
     from apstream.service.choice import check_origin, choose, select_calexps
     from apstream.service.coadd_settings import WarpSettings
     from apstream.service.outputs import BatchPlaces, keep_record
@@ -55,7 +56,6 @@ def warp(
     anchor = None if reference is None else select_raws(repository, [f"visit={reference}"])[0]
     products.run = keep_record(products, "warp", chosen, {}, replace=replace_run)
     with making.bars() as progress:
-        report = make_warps(
-            products, selected, chosen, choice=choice, reference=anchor, processes=jobs, progress=progress
-        )
+        how = Making(choice=choice, reference=anchor, processes=jobs, progress=progress)
+        report = make_warps(products, selected, chosen, how)
     raise typer.Exit(making.tell(report))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 
 from apstream.cameras import load_camera
@@ -20,27 +20,44 @@ from apstream.pipeline.pixels import calibrate_raw
 from apstream.repo.entries import Entry
 from apstream.repo.repository import Repository
 from apstream.service.batch import BatchJob
+from apstream.service.choice import Choice
 from apstream.service.coadd_settings import CoaddReport, Progress
 from apstream.service.gather import gather_calibs, gather_reference
 from apstream.service.roots import read_raw_at
 from apstream.service.save import raw_input
 from apstream.tasks.warped_input import clipped_mean
 
-__all__ = ["calexp_entry", "deferred_input", "in_memory", "make_calexps"]
+__all__ = ["Making", "calexp_entry", "deferred_input", "in_memory", "make_calexps"]
 
 #: Of a calexp in memory: image, variance and mask.
 _BYTES_PER_PIXEL = 12
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """What a command that works on calexps is told beside its settings.
+
+    Parameters
+    ----------
+    choice
+        Which patches; all that the exposures touch.
+    reference
+        The raw that the others are registered on, where there is no reference catalogue; default: the first.
+        Its calexp goes into a product only if it is among the jobs.
+    processes
+        How many calexps or patches are made at a time.
+    progress
+        Gets the stage, how many are done and how many there are.
+    """
+
+    choice: Choice = field(default_factory=Choice)
+    reference: BatchJob | None = None
+    processes: int = 1
+    progress: Progress = lambda stage, done, total: None
+
+
 def make_calexps(
-    repository: Repository,
-    jobs: Sequence[BatchJob],
-    stages: PixelConfig,
-    report: CoaddReport,
-    *,
-    reference: BatchJob | None = None,
-    processes: int = 1,
-    progress: Progress = lambda stage, done, total: None,
+    repository: Repository, jobs: Sequence[BatchJob], stages: PixelConfig, report: CoaddReport, making: Making
 ) -> list[VisitDetector]:
     """Calibrate the raws that have no calexp; return the ids of all that there are then, in the order of the jobs.
 
@@ -48,10 +65,6 @@ def make_calexps(
     ----------
     report
         Gets what fails.
-    reference
-        The raw that the others are registered on, where there is no reference catalogue; default: the first.
-    processes
-        How many are made at a time.
 
     Raises
     ------
@@ -61,12 +74,12 @@ def make_calexps(
     missing = [job for job in jobs if job.path and calexp_entry(repository, job.id) is None]
     anchor = None
     if missing and repository.entry("refcat", name=stages.calibrate.astrometry_refcat) is None:
-        lead = reference or jobs[0]
+        lead = making.reference or jobs[0]
         if calexp_entry(repository, lead.id) is None:
             _calibrate_into((repository.root, repository.run), lead, None, stages)
         missing = [job for job in missing if job != lead]
         anchor = lead.id
-    _calibrate_all(repository, missing, anchor, stages, processes, report, progress)
+    _calibrate_all(repository, missing, anchor, stages, report, making)
     found = [job.id for job in jobs if calexp_entry(repository, job.id) is not None]
     report.calexps = len(found)
     if not found:
@@ -121,21 +134,20 @@ def _calibrate_all(
     jobs: Sequence[BatchJob],
     anchor: VisitDetector | None,
     stages: PixelConfig,
-    processes: int,
     report: CoaddReport,
-    progress: Progress,
+    making: Making,
 ) -> None:
     if not jobs:
         return
     context, place = multiprocessing.get_context("spawn"), (repository.root, repository.run)
-    with ProcessPoolExecutor(max(1, min(processes, len(jobs))), mp_context=context) as pool:
+    with ProcessPoolExecutor(max(1, min(making.processes, len(jobs))), mp_context=context) as pool:
         futures = [pool.submit(_calibrate_into, place, job, anchor, stages) for job in jobs]
         for done, (job, future) in enumerate(zip(jobs, futures, strict=True), start=1):
             try:
                 future.result()
             except ApstreamError as error:
                 report.problems.append(error.at(str(job.path)))
-            progress("calexps", done, len(jobs))
+            making.progress("calexps", done, len(jobs))
 
 
 def _calibrate_into(place: tuple[str, str], job: BatchJob, anchor: VisitDetector | None, stages: PixelConfig) -> None:

@@ -21,9 +21,9 @@ from apstream.pipeline.warps import check_common_psf, stored_warp, warp_quality
 from apstream.repo.entries import Entry, Input
 from apstream.repo.repository import Repository
 from apstream.service.batch import BatchJob
-from apstream.service.calexps import calexp_entry, deferred_input, in_memory, make_calexps
+from apstream.service.calexps import Making, calexp_entry, deferred_input, in_memory, make_calexps
 from apstream.service.choice import Choice
-from apstream.service.coadd_settings import CoaddReport, CoaddSettings, Progress
+from apstream.service.coadd_settings import CoaddReport, CoaddSettings
 from apstream.service.patches import PatchJob, good_inputs, patch_jobs, work_through
 from apstream.service.skymap import around, find_skymap, skymap_around
 from apstream.tasks.coadd_regions import MaskSpan, mask_spans, spans_of
@@ -36,11 +36,7 @@ def make_coadds(
     repository: Repository,
     jobs: Sequence[BatchJob],
     settings: CoaddSettings,
-    *,
-    choice: Choice = Choice(),
-    reference: BatchJob | None = None,
-    processes: int = 1,
-    progress: Progress = lambda stage, done, total: None,
+    making: Making = Making(),
 ) -> CoaddReport:
     """Make the ``deepCoadd`` patches of the selected exposures.
 
@@ -50,13 +46,6 @@ def make_coadds(
         Where calexps and coadds go; raws, calibrations and catalogues are read through it, from its parents too.
     jobs
         The exposures; raws without a calexp are calibrated first.
-    choice
-        Which patches; all that the exposures touch.
-    reference
-        The raw that the others are registered on, where there is no reference catalogue; default: the first.
-        It goes into the coadd only if it is among the jobs.
-    processes
-        How many calexps or patches are made at a time.
 
     Raises
     ------
@@ -64,14 +53,12 @@ def make_coadds(
         If no calexp could be made, or none lies on a wanted patch.
     """
     report = CoaddReport()
-    ids = make_calexps(
-        repository, jobs, settings.stages, report, reference=reference, processes=processes, progress=progress
-    )
+    ids = make_calexps(repository, jobs, settings.stages, report, making)
     inputs = [deferred_input(repository, id) for id in ids]
     skymap = skymap_around(repository, inputs, settings)
-    wanted = patch_jobs(good_inputs(inputs, settings, report), skymap, choice, settings, report)
-    told = partial(progress, "coadds")
-    work_through(repository, _coadd, wanted, settings, processes=processes, report=report, progress=told)
+    wanted = patch_jobs(good_inputs(inputs, settings, report), skymap, making.choice, settings, report)
+    told = partial(making.progress, "coadds")
+    work_through(repository, _coadd, wanted, settings, processes=making.processes, report=report, progress=told)
     return report
 
 
@@ -115,10 +102,7 @@ class _WarpsJob:
 def coadd_stored_warps(
     repository: Repository,
     settings: CoaddSettings,
-    *,
-    choice: Choice,
-    processes: int = 1,
-    progress: Progress = lambda stage, done, total: None,
+    making: Making,
 ) -> CoaddReport:
     """Make the ``deepCoadd`` patches of warps that ``apstream warp`` made.
 
@@ -127,7 +111,7 @@ def coadd_stored_warps(
     DatasetNotFound
         If there is none for the wanted patches, or no sky map.
     """
-    kind, skymap = warp_type_name(settings.warp_type), find_skymap(repository)
+    kind, skymap, choice = warp_type_name(settings.warp_type), find_skymap(repository), making.choice
     entries = repository.find(kind, repository.select(choice.inputs))
     groups: dict[tuple[str, int, int], list[int]] = {}
     for entry in entries:
@@ -142,8 +126,8 @@ def coadd_stored_warps(
         _WarpsJob(band=band, tract=skymap.tract(tract), patch=patch, visits=tuple(sorted(groups[band, tract, patch])))
         for band, tract, patch in sorted(groups)
     ]
-    report, told = CoaddReport(), partial(progress, "coadds")
-    work_through(repository, _coadd_warps, jobs, settings, processes=processes, report=report, progress=told)
+    report, told = CoaddReport(), partial(making.progress, "coadds")
+    work_through(repository, _coadd_warps, jobs, settings, processes=making.processes, report=report, progress=told)
     return report
 
 

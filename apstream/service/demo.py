@@ -21,6 +21,7 @@ from apstream.repo.ingest import ingest_sources
 from apstream.repo.repository import Repository
 from apstream.service.alert_page import render_page
 from apstream.service.batch import BatchJob, select_raws
+from apstream.service.calexps import Making
 from apstream.service.coadd import make_coadds
 from apstream.service.coadd_settings import CoaddSettings
 from apstream.service.sending import send_events
@@ -124,7 +125,7 @@ def _apdb_url(out: Path) -> str:
 
 
 def _make_templates(repository: Repository, jobs: Sequence[BatchJob], tell: Tell) -> None:
-    made = make_coadds(repository, jobs, CoaddSettings(), processes=2, progress=tell)
+    made = make_coadds(repository, jobs, CoaddSettings(), Making(processes=2, progress=tell))
     if made.problems:
         raise made.problems[0]
 

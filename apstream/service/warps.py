@@ -11,10 +11,9 @@ from apstream.model.ids import VisitDetector
 from apstream.pipeline.warps import visit_warp
 from apstream.repo.repository import Repository
 from apstream.service.batch import BatchJob
-from apstream.service.calexps import calexp_entry, deferred_input, make_calexps
-from apstream.service.choice import Choice
+from apstream.service.calexps import Making, calexp_entry, deferred_input, make_calexps
 from apstream.service.coadd import warp_type_name
-from apstream.service.coadd_settings import CoaddReport, Progress, WarpSettings
+from apstream.service.coadd_settings import CoaddReport, WarpSettings
 from apstream.service.patches import PatchJob, good_inputs, patch_jobs, work_through
 from apstream.service.skymap import skymap_around
 
@@ -37,17 +36,13 @@ def make_warps(
     repository: Repository,
     jobs: Sequence[BatchJob],
     settings: WarpSettings,
-    *,
-    choice: Choice = Choice(),
-    reference: BatchJob | None = None,
-    processes: int = 1,
-    progress: Progress = lambda stage, done, total: None,
+    making: Making = Making(),
 ) -> CoaddReport:
     """Write ``directWarp`` and ``psfMatchedWarp`` of every visit on every wanted patch that it touches.
 
     Parameters
     ----------
-    repository, jobs, choice, reference, processes
+    repository, jobs
         As those of `make_coadds`.
 
     Raises
@@ -56,19 +51,17 @@ def make_warps(
         If no calexp could be made, or none lies on a wanted patch.
     """
     report = CoaddReport()
-    ids = make_calexps(
-        repository, jobs, settings.stages, report, reference=reference, processes=processes, progress=progress
-    )
+    ids = make_calexps(repository, jobs, settings.stages, report, making)
     inputs = [deferred_input(repository, id) for id in ids]
     skymap = skymap_around(repository, inputs, settings)
     kept = good_inputs(inputs, settings, report)
     work = []
     for kind in settings.warp_types:
         own = settings.model_copy(update={"warp_type": kind})
-        for patch in patch_jobs(kept, skymap, choice, own, report):
+        for patch in patch_jobs(kept, skymap, making.choice, own, report):
             work += [_WarpJob(kind=kind, visit=v, patch=p) for v, p in _by_visit(patch)]
-    told = partial(progress, "warps")
-    work_through(repository, _warp, work, settings, processes=processes, report=report, progress=told)
+    told = partial(making.progress, "warps")
+    work_through(repository, _warp, work, settings, processes=making.processes, report=report, progress=told)
     return report
 
 
