@@ -1,8 +1,6 @@
 """Calexps of `benchmarks.swarp` into one coadd, file to file: our side, in a process of its own.
 
-    python -m benchmarks.coadd_files WORK SIZE VISITS KIND
-
-Prints the CPU seconds that it took without starting Python.
+`main` takes WORK SIZE VISITS KIND and prints the CPU seconds that it took without starting Python.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from apstream.tasks.psf_field import PsfInput
 from apstream.tasks.warp import WarpConfig, wcs_map
 from apstream.tasks.warped_input import WarpedInput, clipped_mean, warped_input
 
-__all__ = ["KINDS", "SCALE", "coadd_files", "grid_wcs"]
+__all__ = ["KINDS", "SCALE", "coadd_files", "grid_wcs", "main"]
 
 SCALE = 0.25
 KINDS = {"mean": {"artifacts": None}, "artifacts left out": {}}
@@ -71,7 +69,8 @@ def _info() -> ExposureInfo:
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Do what the command line says."""
     before = time.process_time()
     coadd_files(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
     print(time.process_time() - before)

@@ -218,11 +218,13 @@ def find_excess(
 
 @njit(cache=True, nogil=True)
 def _enlarge(found: BoolArray, step: int, good: BoolArray, out: BoolArray) -> None:
-    for i in range(out.shape[0]):
+    ny, nx = out.shape
+    for i in range(ny):
         row = i // step
-        if found[row].any():
-            for j in range(out.shape[1]):
-                out[i, j] = found[row, j // step] and good[i, j]
+        for k in range(found.shape[1]):
+            if found[row, k]:
+                for j in range(step * k, min(step * (k + 1), nx)):
+                    out[i, j] = good[i, j]
 
 
 def _smoothed_variance(variances: Sequence[F32], there: BoolArray, noise: F64, near: int) -> F32:

@@ -23,7 +23,9 @@ __all__ = [
 
 #: Pixels at the rim of an image count so much where another has full pixels.
 RIM_SHARE = 1e-5
-_SEEN = 2
+_SUSPECT, _SEEN = 1, 2
+#: Pixels of a row that are passed over in one go if none is suspect.
+_RUN = 64
 #: Rows of separate images that are put together at a time.
 _ROWS = 32
 #: Up to so many values are sorted for many pixels at a time.
@@ -182,9 +184,8 @@ def clip_outliers(
         _suspect(image, variance, use, median, squared, state, count)
     for k, (image, variance) in enumerate(zip(images, variances, strict=True)):
         levels = np.array([tolerated[1][k], limits.nsigma, limits.grow_nsigma], np.float32)
-        places = np.flatnonzero(states[k])
         around = (k, limits.reach, limits.grow)
-        _judge(places, (image, variance, median), (good, count, tolerated[0]), levels, around, states[k], out[k])
+        _judge((image, variance, median), (good, count, tolerated[0]), levels, around, states[k], out[k])
 
 
 @njit(cache=True, nogil=True)
@@ -202,7 +203,6 @@ def _suspect(
 
 @njit(cache=True, nogil=True)
 def _judge(
-    places: IntArray,
     values: tuple[F32, F32, F32],
     known: tuple[BoolArray, IntArray, IntArray],
     levels: F32,
@@ -212,19 +212,39 @@ def _judge(
 ) -> None:
     # few pixels are suspects: what lies around is looked at for these alone
     good, count, allowed = known
-    own, reach, grow = around
     ny, nx = state.shape
-    for place in places:
-        i, j = place // nx, place % nx
-        if count[i, j] > allowed[_number(good, i, j)] or not _is_beyond(values, levels[0], levels[1], (i, j, reach)):
-            continue
-        out[i, j] = True
-        for y in range(max(0, i - grow), min(ny, i + grow + 1)):
-            for x in range(max(0, j - grow), min(nx, j + grow + 1)):
-                if good[own, y, x] and not state[y, x] & _SEEN:
-                    state[y, x] |= _SEEN
-                    if allowed[_number(good, y, x)] > 0 and _is_beyond(values, levels[0], levels[2], (y, x, reach)):
-                        out[y, x] = True
+    for i in range(ny):
+        for first in range(0, nx, _RUN):
+            last, union = min(first + _RUN, nx), np.uint8(0)
+            for j in range(first, last):
+                union |= state[i, j]
+            if not union & _SUSPECT:
+                continue
+            for j in range(first, last):
+                if state[i, j] & _SUSPECT and count[i, j] <= allowed[_number(good, i, j)]:
+                    if _is_beyond(values, levels[0], levels[1], (i, j, around[1])):
+                        out[i, j] = True
+                        _take_along(values, (good, allowed), levels, (i, j, *around), state, out)
+
+
+@njit(cache=True, nogil=True)
+def _take_along(
+    values: tuple[F32, F32, F32],
+    known: tuple[BoolArray, IntArray],
+    levels: F32,
+    where: tuple[int, int, int, int, int],
+    state: IntArray,
+    out: BoolArray,
+) -> None:
+    # the rim of an outlier
+    good, allowed = known
+    i, j, own, reach, grow = where
+    for y in range(max(0, i - grow), min(state.shape[0], i + grow + 1)):
+        for x in range(max(0, j - grow), min(state.shape[1], j + grow + 1)):
+            if good[own, y, x] and not state[y, x] & _SEEN:
+                state[y, x] |= _SEEN
+                if allowed[_number(good, y, x)] > 0 and _is_beyond(values, levels[0], levels[2], (y, x, reach)):
+                    out[y, x] = True
 
 
 @njit(cache=True, nogil=True)

@@ -227,12 +227,12 @@ def _any(flags: BoolArray, where: tuple[int, int, int]) -> bool:
 
 @njit(cache=True, nogil=True)
 def _is_plain(image: F32, variance: F32, mask: IntArray, where: tuple[int, int, int]) -> bool:
-    union, odd, i = np.int32(0), False, np.uintp(where[0])
+    union, odd, i = np.int32(0), np.int32(0), np.uintp(where[0])
     for j in range(np.uintp(where[1]), np.uintp(where[2])):
         difference = image[i, j] - image[i, j] + (variance[i, j] - variance[i, j])  # NaN unless both are finite
         union |= mask[i, j]
-        odd |= difference != 0
-    return union == 0 and not odd
+        odd |= np.int32(difference != 0)
+    return bool(union == 0 and odd == 0)
 
 
 @njit(cache=True, nogil=True)

@@ -17,9 +17,7 @@ def simulate(
     visits: Annotated[int, typer.Option(help="Science visits.", rich_help_panel=_NIGHT)] = 5,
     size: Annotated[int, typer.Option(help="Side of a detector in pixels.")] = 1024,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 1,
-    template_visits: Annotated[
-        int, typer.Option(help="Earlier quiet visits per filter.", rich_help_panel=_NIGHT)
-    ] = 4,
+    template_visits: Annotated[int, typer.Option(help="Earlier quiet visits per filter.", rich_help_panel=_NIGHT)] = 4,
     detectors: Annotated[int, typer.Option(help="Detectors in the camera.", rich_help_panel=_NIGHT)] = 1,
     filters: Annotated[
         str, typer.Option(help="Filters in turn, out of ugrizy, as in 'gr'.", rich_help_panel=_NIGHT)
