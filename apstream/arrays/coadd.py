@@ -221,10 +221,11 @@ def _judge(
             if not union & _SUSPECT:
                 continue
             for j in range(first, last):
-                if state[i, j] & _SUSPECT and count[i, j] <= allowed[_number(good, i, j)]:
-                    if _is_beyond(values, levels[0], levels[1], (i, j, around[1])):
-                        out[i, j] = True
-                        _take_along(values, (good, allowed), levels, (i, j, *around), state, out)
+                if not state[i, j] & _SUSPECT or count[i, j] > allowed[_number(good, i, j)]:
+                    continue
+                if _is_beyond(values, levels[0], levels[1], (i, j, around[1])):
+                    out[i, j] = True
+                    _take_along(values, (good, allowed), levels, (i, j, *around), state, out)
 
 
 @njit(cache=True, nogil=True)
