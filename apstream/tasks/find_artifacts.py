@@ -27,6 +27,8 @@ _FLOOR = 1e-5
 _KERNEL_HALF = 2.5
 #: Peaks of stars differ so many times as much as those of the PSFs: pixel phases, PSF models.
 _SEEING_MARGIN = 1.2
+#: Error of a kernel as a sum of products, of its peak: far less than what matched exposures may differ by.
+_SEPARABLE = 0.005
 #: Smoothed to this FWHM, pixels, every second pixel tells all.
 _FINE_FWHM = 4.0
 
@@ -105,7 +107,7 @@ def prepare_search(inputs: Sequence[WarpedInput], target: Box, config: ArtifactC
         half = int(np.ceil(_KERNEL_HALF * fwhm / step))
         matching = [Psf.gaussian(fwhm / step, target, half).central()] * len(own)
         fractions = np.full(len(own), config.unknown_fraction)
-    kernels = tuple(separable(kernel) for kernel in matching)
+    kernels = tuple(separable(kernel, tolerance=_SEPARABLE) for kernel in matching)
     share = np.array([item.noise_share for item in inputs])
     made = np.array([halved_noise(k.kernel) if step == 2 else k.noise for k in kernels])
     noise = 1 / (1 / made + 1 / share - 1)
