@@ -28,7 +28,7 @@ __all__ = ["AssembleCoaddConfig", "Coadd", "Skipped", "assemble_coadd", "usable_
 #: The PSF is called inexact within so many pixels of an input's end.
 _ENDS = 3
 #: Memory for one pixel of one input while all inputs of a sub-region are open: its planes and copies of them.
-_BYTES_PER_PIXEL = 40
+_BYTES_PER_PIXEL = 26
 _SMALLEST_SIDE = 32
 #: Sub-regions that need one input at a time are no larger than what a processor keeps at hand.
 _STRIP_PIXELS = 1 << 20
