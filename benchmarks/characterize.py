@@ -49,6 +49,7 @@ FIELDS: tuple[dict[str, Any], ...] = (
     {"fwhm": 2.5, "galaxies": 500.0}, {"fwhm": 4.0, "density": 150.0, "variation": 0.08, "ellipticity": 0.08},
     {"fwhm": 2.0}, {"fwhm": 3.5, "profile": "moffat", "density": 1000.0},
 )  # fmt: skip
+_SEEN = ("size_residual", "e1_residual", "e2_residual", "e_residual_error")
 INFO = ExposureInfo(
     id=VisitDetector("bench", 1, 0), band="r", physical_filter="r", mid_mjd_tai=60000.0, exposure_s=30.0
 )
@@ -165,7 +166,7 @@ def psf_rows(shot: Shot, mine: Done, char: CharacterizedExposure, peer: Done) ->
     y, x = judges(field, char)
     used = char.stars[char.stars["psf_used"]]
     floor = ellipticity_floor(field, used["y"], used["x"], (y, x), char.psf.degree)
-    seen = [1000 * char.metrics[f"characterize.psf_{name}_residual"] for name in ("size", "e1", "e2")]
+    seen = [1000 * char.metrics[f"characterize.psf_{name}"] for name in _SEEN]
     label = f"{config.fwhm:4.1f} {config.profile:11} {config.density:5.0f}"
     for name, done in (("apstream", mine), ("PSFEx", peer)):
         if done.psf is not None:
@@ -214,7 +215,7 @@ def main() -> None:
     total = sum(peer.seconds.values())
     print(f"ratio {total / mine.seconds['characterize']:.1f}; as a process {total / whole:.1f}")
     print(f"\n{'FWHM, profile, density':32}{'n':>5}{'size':>9}{'e1':>9}{'e2':>9}{'|size|':>9}{'|e|':>9}  floor"
-          "      as the reserved stars see it (size, e1, e2); all per mille")  # fmt: skip
+          "      as the reserved stars see it (size, e1, e2, error of these two); all per mille")  # fmt: skip
     print("\n".join(psf_rows(shot, mine, char, peer)))
     for number, kind in enumerate(FIELDS[: options.fields]):
         small = expose(FieldConfig(size=options.field_size, seed=options.seed + 100 + number, **kind))
