@@ -20,6 +20,7 @@ from apstream.errors import ApstreamError, BadFile, FileMissing
 from apstream.model.bright_objects import ANY_BAND
 from apstream.model.exposures import ExposureInfo
 from apstream.repo.data_ids import parse_date
+from apstream.repo.formats.calibs import require_kind
 from apstream.repo.formats.companions import bundle_raw, companion_paths
 from apstream.repo.formats.hats import is_hats
 from apstream.repo.formats.hdus import open_fits
@@ -233,6 +234,7 @@ def _ingest_calib(repository: Repository, path: Path, copy: bool, valid: tuple[f
         raise BadFile(
             "the name tells no calibration", where=str(path), remedy="call it bias_0.fits, flat_r_0.fits, ..."
         )
+    require_kind(path, kind)
     numbers = [int(found[1]) for word in words if (found := _NUMBER.match(word))]
     bands = [word for word in path.name.split(".")[0].split("_")[1:] if not _NUMBER.match(word)]
     data_id: dict[str, Any] = {} if kind == "transmission" else {"detector": numbers[0] if numbers else 0}

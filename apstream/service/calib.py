@@ -178,7 +178,8 @@ def _suffix_of(product: Product) -> str:
 def _write_product(path: Path, product: Product) -> None:
     """Write a product to a plain file: an image with its error and its numbers in the header, the rest as YAML."""
     if isinstance(product.value, np.ndarray):
-        write_master(path, product.value, product.noise, product.report.metrics, product.report.used)
+        numbers, used = product.report.metrics, product.report.used
+        write_master(path, product.value, product.noise, kind=product.type, numbers=numbers, used=used)
     else:
         get_format(FORMAT_OF[product.type]).write(path, product.value)
 

@@ -11,9 +11,10 @@ from apstream.errors import ApstreamError, DatasetNotFound
 from apstream.repo.atomic import atomic_path
 from apstream.repo.data_ids import check_keys
 from apstream.repo.entries import Entry
-from apstream.repo.formats.calibs import read_array, write_defects
+from apstream.repo.formats.calibs import write_defects
 from apstream.repo.repository import Repository
 from apstream.service.calib import CalibOutcome, Product, report_values
+from apstream.service.calib_files import read_calibs
 from apstream.service.calib_settings import CalibSettings
 from apstream.tasks.make_defects import DefectsResult, make_defects
 
@@ -23,8 +24,8 @@ __all__ = ["defects_of_files", "defects_of_masters"]
 def defects_of_files(dark: Path | None, flats: Sequence[Path], out: Path, settings: CalibSettings) -> CalibOutcome:
     """Find the defects in master files and write them to `out`, as boxes."""
     used = [str(path) for path in (*([dark] if dark else []), *flats)]
-    masters = [read_array(path) for path in flats]
-    made = make_defects(read_array(dark) if dark else None, masters, settings.defects, used=used)
+    masters = [read_calibs({"flat": path})["flat"] for path in flats]
+    made = make_defects(read_calibs({"dark": dark})["dark"] if dark else None, masters, settings.defects, used=used)
     with atomic_path(out) as temporary:
         write_defects(temporary, made.defects)
     return _outcome("defects", made, str(out))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from apstream.repo.formats.calibs import require_kind
 from apstream.repo.formats.registry import get_format
 
 __all__ = ["FORMAT_OF", "read_calibs"]
@@ -19,5 +20,7 @@ FORMAT_OF: Mapping[str, str] = {
 
 
 def read_calibs(paths: Mapping[str, Path]) -> dict[str, Any]:
-    """Read calibrations by type; FileMissing or BadFile names one that cannot be read."""
+    """Read calibrations by type; FileMissing or BadFile names one that cannot be read or is of another type."""
+    for name, path in paths.items():
+        require_kind(path, name)
     return {name: get_format(FORMAT_OF[name]).read(path) for name, path in paths.items()}

@@ -26,6 +26,7 @@ from apstream.repo.formats.raw import read_raw
 from apstream.repo.formats.registry import get_format
 from apstream.repo.formats.single import read_any_psf
 from apstream.repo.place import checksum_of
+from apstream.service.calib_files import read_calibs
 from apstream.service.references import read_references, region_of
 from apstream.tasks.external import ExternalConfig, enter
 from apstream.tasks.isr import BrighterFatterConfig, IsrConfig
@@ -121,8 +122,7 @@ def calibrate_file(
 
 
 def _calibs(files: dict[str, Path], shape: tuple[int, int]) -> IsrCalibs:
-    formats = {"defects": "defects", "crosstalk": "crosstalk", "linearity": "linearity", "ptc": "photon_transfer"}
-    found = {name: get_format(formats.get(name, "array")).read(path) for name, path in files.items()}
+    found = read_calibs(files)
     defects, kernel = found.pop("defects", None), found.pop("bfKernel", None)
     return IsrCalibs(
         defects=None if defects is None else defect_map(defects, shape),

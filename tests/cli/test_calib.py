@@ -13,7 +13,7 @@ from helpers.calib_frames import biases, darks, flats, frame, make_chip, star_fi
 from typer.testing import CliRunner
 
 from apstream.cli.main import app, register
-from apstream.errors import ApstreamError, BadSettings, Conflict, TooFewFrames
+from apstream.errors import ApstreamError, BadFile, BadSettings, Conflict, TooFewFrames
 from apstream.model.frames import MemoryFrames
 from apstream.repo.repository import Repository
 from apstream.service.calib_files import read_calibs
@@ -176,6 +176,30 @@ def test_gains_and_defects_of_files(raws: Path, tmp_path: Path) -> None:
     assert (defects.mask(hot.shape) & hot).sum() > 0.95 * hot.sum()
     with pytest.raises(BadSettings, match="--out"):
         apstream("calib", "defects", "--dark", dark)
+
+
+def test_a_master_is_not_taken_for_one_of_another_kind(raws: Path, repository: Path, tmp_path: Path) -> None:
+    made, common = tmp_path / "bias.fits", ("--camera", "simcam", "--out")
+    apstream("calib", "bias", *sorted(raws.glob("bias*")), *common, made)
+    science = raws / f"science_{SCIENCE}.fits"
+    for words in (
+        ("isr", science, *common, tmp_path / "isr.fits", "--dark", made),
+        ("isr", science, *common, tmp_path / "isr.fits", "--defects", made),
+        ("calib", "flat", *sorted(raws.glob("flat*")), *common, tmp_path / "flat.fits", "--dark", made),
+        ("calib", "defects", "--flat", made, "--out", tmp_path / "defects.yaml"),
+    ):
+        with pytest.raises(BadFile, match=r"bias\.fits: its header says that it is bias, and (dark|flat|defects) is"):
+            apstream(*words)
+    folder = tmp_path / "calib"
+    folder.mkdir()
+    for kind in ("dark", "bias"):
+        shutil.copy(made, folder / f"{kind}_0.fits")
+    taken = CliRunner().invoke(app, ["repo", "ingest", str(repository), str(folder)])
+    assert taken.exit_code == 1
+    assert "dark_0.fits: its header says that it is bias, and dark is wanted" in taken.output
+    assert "ingested 1 bias" in taken.output
+    fits.writeto(tmp_path / "others.fits", fits.getdata(made))
+    apstream("isr", science, *common, tmp_path / "isr.fits", "--dark", tmp_path / "others.fits")
 
 
 def test_real_frames_of_a_cmos_camera_make_masters(shared_data: Path, tmp_path: Path) -> None:

@@ -16,9 +16,19 @@ from apstream.model.geometry import Box
 from apstream.repo.formats.documents import defects_from, defects_to, yaml_reader, yaml_writer
 from apstream.repo.formats.hdus import file_name, open_binary, open_fits
 
-__all__ = ["read_array", "read_array_box", "read_defects", "write_array", "write_defects", "write_master"]
+__all__ = [
+    "read_array",
+    "read_array_box",
+    "read_defects",
+    "require_kind",
+    "write_array",
+    "write_defects",
+    "write_master",
+]
 
 _GZIP = b"\x1f\x8b"
+#: Card by which a master file says which calibration it is.
+_KIND = "APSCALIB"
 _read_list: Callable[[Path], Defects] = yaml_reader(defects_from)
 #: Write defects as YAML: boxes, 0-based and half-open.
 write_defects = yaml_writer(defects_to)
@@ -50,9 +60,12 @@ def write_array(path: Path, value: Any) -> None:
     fits.PrimaryHDU(pixels).writeto(path, overwrite=True)
 
 
-def write_master(path: Path, image: F32, noise: F32 | None, numbers: Mapping[str, float], used: Sequence[str]) -> None:
-    """Write a combined frame, its error as extension NOISE, its numbers as cards and the frames in it as HISTORY."""
+def write_master(
+    path: Path, image: F32, noise: F32 | None, *, kind: str, numbers: Mapping[str, float], used: Sequence[str]
+) -> None:
+    """Write a combined frame, its error as extension NOISE, kind and numbers as cards, the frames in it as HISTORY."""
     primary = fits.PrimaryHDU(np.asarray(image, np.float32))
+    primary.header[_KIND] = (kind, "kind of calibration")
     for name, value in numbers.items():
         primary.header[f"HIERARCH {name.upper()}"] = float(value) if np.isfinite(value) else str(value)
     for name in used:
@@ -69,9 +82,29 @@ def read_defects(path: Path) -> Defects:
     FileMissing, BadFile
         If there is no such file or it is neither.
     """
+    return Defects.from_mask(read_array(path) != 0) if _is_fits(path) else _read_list(path)
+
+
+def require_kind(path: Path, kind: str) -> None:
+    """Refuse a file that says it is another kind of calibration; those of others do not say and are taken.
+
+    Raises
+    ------
+    FileMissing, BadFile
+        If there is no such file, or it is of another kind.
+    """
+    if not _is_fits(path):
+        return
+    with open_fits(path) as hdus:
+        said = str(hdus[0].header.get(_KIND, kind))
+    if said != kind:
+        remedy = f"give it as {said}, or another file as {kind}"
+        raise BadFile(f"its header says that it is {said}, and {kind} is wanted", where=str(path), remedy=remedy)
+
+
+def _is_fits(path: Path) -> bool:
     with open_binary(path) as file:
-        is_map = file.read(6).startswith((b"SIMPLE", _GZIP))
-    return Defects.from_mask(read_array(path) != 0) if is_map else _read_list(path)
+        return file.read(6).startswith((b"SIMPLE", _GZIP))
 
 
 def _first_image(hdus: fits.HDUList, where: str) -> Any:
