@@ -36,7 +36,7 @@ __all__ = [
 
 M = TypeVar("M", bound=BaseModel)
 _PREFIX = "APSTREAM__"
-_REMEDY = "see the settings with --show config"
+_REMEDY = "apstream run --show config lists settings; those of other commands stand in their pages"
 _FILE_REMEDY = "give a YAML file with lines such as detect: {threshold_sigma: 5.5}"
 
 

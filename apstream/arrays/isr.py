@@ -21,6 +21,7 @@ __all__ = [
     "grow_flags",
     "mirrored",
     "place_amplifier",
+    "plateau_level",
 ]
 
 
@@ -233,3 +234,17 @@ def grow_flags(mask: IntArray, bit: int, rows: IntArray, radius: int) -> None:
         for y in range(max(r - radius, 0), min(r + radius + 1, ny)):
             for x in range(max(c - radius, 0), min(c + radius + 1, nx)):
                 mask[y, x] |= bit
+
+
+def plateau_level(values: np.ndarray[Any, Any]) -> float:
+    """Return the highest value of raw pixels if they pile up there, as saturated ones do; else infinity.
+
+    A pile has at least eight pixels, at least as many as the three percent below it hold, and at most a twentieth
+    of all.
+    """
+    if values.size == 0 or not np.isfinite(top := float(np.fmax.reduce(values, axis=None))):
+        return np.inf
+    high = values[values >= 0.97 * top]
+    count = int(np.count_nonzero(high == top))
+    piled = 8 <= count <= values.size / 20 and 2 * count >= high.size
+    return top if piled else np.inf

@@ -72,7 +72,7 @@ def new_span(
         return None
     valid = valid or ALWAYS
     if not valid[0] < valid[1]:
-        raise BadSettings(f"the span {span_text(valid)} is empty", remedy="give a --valid-to after --valid-from")
+        raise BadSettings(f"the span {span_text(valid)} is empty", remedy="let it end after it begins")
     known = {key: data_id[key] for key in kind.identity_keys if key in data_id}
     for entry in chain.own.registry.find(kind.name, None, **known):
         other = entry.valid or ALWAYS
@@ -80,7 +80,7 @@ def new_span(
         if meets and math.inf not in (valid[1], other[1]) and other[0] != valid[0]:
             raise Conflict(
                 f"{kind.name} {data_id_text(known)} valid {span_text(valid)} overlaps the one valid {span_text(other)}",
-                remedy="give it a --valid-from and --valid-to that do not overlap",
+                remedy="give it a begin and an end that do not overlap",
             )
     return valid
 

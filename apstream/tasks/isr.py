@@ -20,6 +20,7 @@ from apstream.arrays.isr import (
     grow_flags,
     mirrored,
     place_amplifier,
+    plateau_level,
 )
 from apstream.arrays.linearity import linearize
 from apstream.arrays.masks import count_flags
@@ -159,6 +160,7 @@ def isr(raw: RawExposure, calibs: IsrCalibs | None = None, config: IsrConfig | N
     """
     work = _begin(raw, calibs or IsrCalibs(), config or IsrConfig())
     segments = {a.name: _segment(work, a) for a in work.detector.amplifiers}
+    work = _saturated_at(work, segments)
     _hear_crosstalk(work, segments)
     masters = _masters(work)
     for amplifier in work.detector.amplifiers:
@@ -213,6 +215,20 @@ def _segment(work: _Work, amplifier: Amplifier) -> _Segment:
     if dead or noisy:
         work.mask_of(amplifier)[:] |= int(MaskPlane.BAD)
     return segment
+
+
+def _saturated_at(work: _Work, segments: dict[str, _Segment]) -> _Work:
+    """Lower the saturation of amplifiers whose pixels pile up below what the camera says."""
+    amplifiers = []
+    for amplifier in work.detector.amplifiers:
+        levels = segments[amplifier.name].levels
+        bias = float(levels.rows.max(initial=0) + levels.columns.max(initial=0))
+        level = plateau_level(segments[amplifier.name].data) - bias - 0.5
+        if 0 < level < amplifier.saturation:
+            work.metrics[f"isr.{amplifier.name}.saturation_adu"] = level
+            amplifier = replace(amplifier, saturation=level)
+        amplifiers.append(amplifier)
+    return replace(work, detector=replace(work.detector, amplifiers=tuple(amplifiers)))
 
 
 def _part(raw: RawExposure, image: np.ndarray[Any, Any], amplifier: Amplifier) -> np.ndarray[Any, Any]:

@@ -170,7 +170,8 @@ def _too_few(found: int, sources: int, least: int, refused: dict[str, int] | Non
     why = ", ".join(f"{count} {name}" for name, count in (refused or {}).items() if count)
     return TooFewStars(
         f"{found} stars for the PSF among {sources} sources{f' ({why})' if why else ''}; at least {least} are needed",
-        remedy="check focus, clouds and saturation, or lower stars.detect_sigma, stars.min_snr or psf.min_stars",
+        remedy="check focus, clouds and saturation, or lower characterize.stars.detect_sigma, "
+        "characterize.stars.min_snr or characterize.psf.min_stars",
     )
 
 

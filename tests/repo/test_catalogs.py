@@ -67,3 +67,9 @@ def test_rows_without_a_finite_position_are_left_out(tmp_path: Path):
     path = tmp_path / "r.csv"
     path.write_text("ra,dec,mag\n1,2,3\nnan,2,3\n1,95,3\n")
     assert len(read_refcat(path).stars) == 1
+
+
+def test_a_column_without_a_name_is_no_magnitude_of_an_image_without_a_band(tmp_path: Path):
+    path = tmp_path / "pandas.csv"
+    path.write_text(",ra,dec,mag_g\n0,10.0,-1.0,18.0\n1,10.1,-1.1,19.0\n")
+    np.testing.assert_allclose(read_refcat(path, band="").stars["mag"], [18.0, 19.0])

@@ -146,3 +146,11 @@ def test_a_real_stamp_with_its_weight_enters_with_its_noise(shared_data: Path):
     steps = np.abs(np.diff(exposure.image.image, axis=1))  # a galaxy fills the stamp; neighbours share its light
     scatter = 1.4826 * np.median(steps) / np.sqrt(2)
     assert scatter == pytest.approx(np.sqrt(np.median(exposure.image.variance)), rel=0.05)
+
+
+@pytest.mark.parametrize("filter", ["R", "V"])
+def test_a_real_image_with_cards_that_cannot_be_parsed_is_read(shared_data: Path, filter: str):
+    path = shared_data / "smarts_sn2019so" / f"SN2019so_20190201_{filter}.fits.gz"
+    image = read_external(path, ExternalOptions(gain=2.3))
+    assert image.pixels.shape == (994, 904)
+    assert image.info.band == filter

@@ -118,6 +118,19 @@ def test_masks_say_what_is_wrong_with_a_pixel(truth, calibs):
     assert not np.any(mask[3:-3, 3:-3] & MaskPlane.EDGE)
 
 
+def test_a_plateau_below_the_level_of_the_camera_is_saturated(truth, calibs):
+    bright = truth.copy()
+    bright[10:14, 5:9] += 1e5
+    raw = raw_of(bright, calibs)
+    raw = replace(raw, pixels=np.minimum(np.rint(raw.pixels), 16383))
+    result = isr(raw, calibs)
+    saturated = (result.image.mask & MaskPlane.SAT) != 0
+    assert saturated[10:14, 5:9].all()
+    assert not saturated[30:].any()
+    assert 15300 < result.metrics["isr.A.saturation_adu"] < 15390
+    assert "isr.B.saturation_adu" not in result.metrics
+
+
 def test_a_bleed_trail_is_followed_down_its_column(calibs):
     truth = np.full((NY, 2 * NX), 300.0, np.float32)
     raw = raw_of(truth, calibs)

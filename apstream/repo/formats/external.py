@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,9 @@ def read_external(path: Path | str, options: ExternalOptions) -> ExternalImage:
         if pixels.size == 0:
             raise BadFile("the image has no pixels", where=str(path), remedy="give a 2-D image")
         header = hdus[0].header.copy()
-        header.update(image.header)
+        for card in image.header.cards:
+            with suppress(ValueError):  # a card that cannot be parsed
+                header.update([card])
         variance = _variance(hdus, pixels.shape, path)
         bad, saturated = _masks(hdus, pixels.shape, options.bad_bits, path)
         sdss = sdss_image(hdus, header, pixels, str(path))

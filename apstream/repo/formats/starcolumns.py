@@ -137,7 +137,7 @@ class StarColumns:
         for test in tests if band else []:
             if found := next(filter(test, self.magnitudes), None):
                 return found
-        if band in lower:
+        if band and band in lower:
             return self._named(band, lower, band)
         for wanted in _ANY:
             if found := next((m for m in self.magnitudes if m.band == wanted), None):
