@@ -70,10 +70,10 @@ def read_external(path: Path | str, options: ExternalOptions) -> ExternalImage:
         pixels = float_image(image)
         if pixels.size == 0:
             raise BadFile("the image has no pixels", where=str(path), remedy="give a 2-D image")
-        header = hdus[0].header.copy()
-        for card in image.header.cards:
-            with suppress(ValueError):  # a card that cannot be parsed
-                header.update([card])
+        header = fits.Header()
+        for card in (*hdus[0].header.cards, *image.header.cards):
+            with suppress(ValueError):  # as values: cards that cannot be parsed cannot be copied
+                header.update([(card.keyword, card.value, card.comment)])
         variance = _variance(hdus, pixels.shape, path)
         bad, saturated = _masks(hdus, pixels.shape, options.bad_bits, path)
         sdss = sdss_image(hdus, header, pixels, str(path))
@@ -164,9 +164,7 @@ def _variance(hdus: fits.HDUList, shape: tuple[int, ...], path: Path) -> F32 | N
     return None
 
 
-def _masks(
-    hdus: fits.HDUList, shape: tuple[int, ...], bits: int | None, path: Path
-) -> tuple[BoolArray, BoolArray]:
+def _masks(hdus: fits.HDUList, shape: tuple[int, ...], bits: int | None, path: Path) -> tuple[BoolArray, BoolArray]:
     hdu = _plane(hdus, _MASK, shape, path)
     if hdu is None:
         return np.zeros(shape, bool), np.zeros(shape, bool)
