@@ -166,6 +166,12 @@ class Registry:
         text = self._database.read(lambda connection: connection.scalar(query))
         return None if text is None else dict(json.loads(text))
 
+    def has_products(self, run: str) -> bool:
+        """Whether a dataset was stored under a run."""
+        mine = sa.select(DATASETS.c.id).join(TYPES, TYPES.c.id == DATASETS.c.type)
+        query = mine.where(TYPES.c.repository == self.repository, DATASETS.c.run == run).limit(1)
+        return self._database.read(lambda connection: connection.scalar(query)) is not None
+
     def paths(self) -> Iterator[str]:
         """Return the paths of all datasets; what is added meanwhile may be missing."""
         columns = sa.select(DATASETS.c.id, DATASETS.c.path).join(TYPES, TYPES.c.id == DATASETS.c.type)

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from apstream.errors import BadSettings
 from apstream.repo.repository import Repository
-from apstream.repo.runs import RunRecord, record_run, software_versions
+from apstream.repo.runs import RunRecord, read_run, record_run, software_versions
 from apstream.service.schemas import schema_record
 
 __all__ = ["BatchPlaces", "keep_record"]
@@ -73,10 +73,12 @@ def keep_record(
 ) -> str:
     """Keep in a repository what a command runs with, once; return the record's id.
 
+    The record of a command that ended before it stored anything is replaced.
+
     Raises
     ------
     Conflict
-        If the command ran there with other settings, versions or schemas; lists what differs.
+        If the command made something there with other settings, versions or schemas; lists what differs.
     """
     record = RunRecord(
         command=command,
@@ -84,9 +86,15 @@ def keep_record(
         versions=software_versions(),
         schemas=schema_record(),
     )
-    record_run(output.own.store, record, replace=replace)
+    record_run(output.own.store, record, replace=replace or _made_nothing(output, command, settings))
     output.own.registry.add_run(record.id, asdict(record))
     return record.id
+
+
+def _made_nothing(output: Repository, command: str, settings: BaseModel) -> bool:
+    """Whether a command's present record stands for nothing; what it wrote to an APDB the registry does not know."""
+    before = None if "apdb" in type(settings).model_fields else read_run(output.own.store, command)
+    return before is not None and not output.own.registry.has_products(before.id)
 
 
 def _one_id(text: str) -> dict[str, int]:

@@ -51,9 +51,22 @@ class PatchJob:
 
 
 def good_inputs(inputs: Sequence[CoaddInput], config: CoaddConfig, report: CoaddReport) -> list[CoaddInput]:
-    """Return the inputs that are good enough, in their order; the report gets the others with their reasons."""
+    """Return the inputs that are good enough, in their order; the report gets the others with their reasons.
+
+    Raises
+    ------
+    NoTemplateOverlap
+        If none of them is; says why of each.
+    """
     chosen = select_inputs([item.quality() for item in inputs], config.select)
-    report.left_out += [f"{id}: {reason}" for id, reason in chosen.left_out.items()]
+    left_out = [f"{id}: {reason}" for id, reason in chosen.left_out.items()]
+    if left_out and not chosen.kept:
+        reasons = "".join(f"\n  {line}" for line in left_out)
+        raise NoTemplateOverlap(
+            f"none of {len(left_out)} exposures is good enough for a coadd:{reasons}\n",
+            remedy="change the settings select.max_fwhm_arcsec, select.max_ellipticity",
+        )
+    report.left_out += left_out
     return [inputs[k] for k in chosen.kept]
 
 
@@ -90,7 +103,7 @@ def patch_jobs(
     if not jobs:
         raise NoTemplateOverlap(
             f"none of {len(inputs)} exposures lies on {choice.patches or 'the sky map'}",
-            remedy="apstream skymap REPO --show says which patches lie under which exposures",
+            remedy="apstream skymap REPO ls lists the patches, with --id visit=N those under an exposure",
         )
     return jobs
 

@@ -124,7 +124,7 @@ def test_only_named_patches_are_made(root: Path):
     assert set(visits.to_pylist()) <= {1, 2}
     with pytest.raises(BadSettings, match="visit names no patch"):
         run("coadd", root, "--id", "visit=1", "--select-id", "visit=1..2", "--rerun", "named")
-    with pytest.raises(NoTemplateOverlap, match="none of 4 exposures lies on tract=7"):
+    with pytest.raises(NoTemplateOverlap, match=r"none of 4 exposures lies on tract=7 \(apstream skymap REPO ls"):
         run("coadd", root, "--id", "tract=7", "--select-id", "visit=1..2", "--rerun", "named")
 
 
@@ -145,6 +145,23 @@ def test_exposures_are_chosen_by_their_psf_and_the_others_are_named(root: Path):
     assert shown.count("is number 3 of 4") == shown.count("is number 4 of 4") == 2
     shown = run("coadd", root, "--id", "visit=1..4", "--show", "data")
     assert shown.count("too wide for the common one") == 2
+
+
+def test_when_no_exposure_is_good_enough_each_is_named_with_the_reason(root: Path):
+    words = ("coadd", root, "--id", "visit=1..2 detector=1", "--rerun", "none", "-c", "select.max_fwhm_arcsec=0.1")
+    for more in ((), ("--show", "data")):
+        with pytest.raises(NoTemplateOverlap, match=r"(?s)none of 2 .* is good enough.*select\.max_fwhm") as failed:
+            run(*words, *more)
+        assert str(failed.value).count("is wider than 0.10") == 2
+
+
+def test_a_command_that_made_nothing_may_be_run_again_with_other_settings(root: Path):
+    words = ("coadd", root, "--id", "tract=1 patch=4 filter=r", "--select-id", "visit=1..2", "--rerun", "again")
+    with pytest.raises(NoTemplateOverlap, match="wider"):
+        run(*words, "-c", "match.target_fwhm_arcsec=0.2")
+    run(*words, "-c", "match.target_fwhm_arcsec=2.0")
+    with pytest.raises(Conflict, match=r"match\.target_fwhm_arcsec: 2\.0 -> 2\.1"):
+        run(*words, "-c", "match.target_fwhm_arcsec=2.1")
 
 
 def test_warps_are_kept_and_make_the_same_coadd(root: Path, coadds: Repository):
