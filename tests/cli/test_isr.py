@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from apstream.cameras import load_camera
 from apstream.cli.main import app, register
-from apstream.errors import ApstreamError, BadSettings
+from apstream.errors import ApstreamError, BadFile, BadSettings
 from apstream.model.calibs import IsrCalibs
 from apstream.model.crosstalk import Crosstalk
 from apstream.model.defects import Defects
@@ -102,6 +102,13 @@ def expected(raw: Path, calibs: IsrCalibs) -> Exposure:
 def assert_same(found: Exposure | CharacterizedExposure | CalExp, expected: Any) -> None:
     for plane in ("image", "mask", "variance"):
         np.testing.assert_array_equal(getattr(found.image, plane), getattr(expected.image, plane))
+
+
+def test_a_file_of_another_calibration_is_refused_by_name(raw: Path, tmp_path: Path) -> None:
+    FORMATS["defects"].write(tmp_path / "defects.yaml", Defects(()))
+    words = ("isr", raw, "--camera", "simcam", "--out", tmp_path / "isr.fits")
+    with pytest.raises(BadFile, match=r"this crosstalk file: it lacks 'amplifiers' \(give a crosstalk file"):
+        apstream(*words, "--crosstalk", tmp_path / "defects.yaml")
 
 
 def test_calibrations_are_given_as_files(raw: Path, files: Path, expected: Exposure, tmp_path: Path) -> None:

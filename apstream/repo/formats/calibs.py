@@ -29,7 +29,7 @@ __all__ = [
 _GZIP = b"\x1f\x8b"
 #: Card by which a master file says which calibration it is.
 _KIND = "APSCALIB"
-_read_list: Callable[[Path], Defects] = yaml_reader(defects_from)
+_read_list: Callable[[Path], Defects] = yaml_reader(defects_from, "defects")
 #: Write defects as YAML: boxes, 0-based and half-open.
 write_defects = yaml_writer(defects_to)
 

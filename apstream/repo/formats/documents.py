@@ -82,11 +82,14 @@ def write_yaml(path: Path, value: Any) -> None:
     path.write_text(yaml.safe_dump(plain_values(value, (str, int)), sort_keys=True), encoding="ascii")
 
 
-def yaml_reader(make: Callable[[Any], Any]) -> Callable[[Path], Any]:
-    """Return what reads a noun from YAML: `make` gets the plain values, its complaints become BadFile."""
+def yaml_reader(make: Callable[[Any], Any], what: str) -> Callable[[Path], Any]:
+    """Return what reads a noun from YAML: `make` gets the plain values, its complaints become BadFile.
+
+    `what` is what users call the noun.
+    """
 
     def read(path: Path) -> Any:
-        with _readable(path, "YAML"):
+        with _readable(path, what):
             return make(read_yaml(path))
 
     return read
@@ -125,7 +128,9 @@ def _readable(path: Path, what: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError, LookupError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())[:160]
-        remedy = "mend it or write it again"
+        if isinstance(error, KeyError):
+            reason = f"it lacks {reason}"
+        remedy = f"give a {what} file; mend it or write it again"
         raise BadFile(f"not what was expected of this {what} file: {reason}", where=str(path), remedy=remedy) from error
 
 

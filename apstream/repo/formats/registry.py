@@ -162,8 +162,8 @@ def _sources(spec: TableSpec) -> Format:
     return Format(type=np.ndarray, read=lambda path: read_sources(path, spec), write=write)
 
 
-def _yaml(kind: type[Any], make: Callable[[Any], Any], plain: Callable[[Any], Any]) -> Format:
-    return Format(type=kind, read=yaml_reader(make), write=yaml_writer(plain))
+def _yaml(kind: type[Any], what: str, make: Callable[[Any], Any], plain: Callable[[Any], Any]) -> Format:
+    return Format(type=kind, read=yaml_reader(make, what), write=yaml_writer(plain))
 
 
 FORMATS: dict[str, Format] = {
@@ -177,16 +177,16 @@ FORMATS: dict[str, Format] = {
     "psf": Format(type=Psf, read=read_psf, write=write_psf),
     "mask": Format(type=np.ndarray, read=read_mask, write=write_mask, read_box=read_mask_box),
     "background": Format(type=Background, read=read_background, write=write_background),
-    "photo_calib": _yaml(PhotoCalib, photo_calib_from, asdict),
+    "photo_calib": _yaml(PhotoCalib, "photometric calibration", photo_calib_from, asdict),
     "transmission": Format(type=TransmissionCurve, read=read_transmission, write=write_transmission),
     "array": Format(type=np.ndarray, read=read_array, write=write_array, read_box=read_array_box),
     "bits": Format(type=np.ndarray, read=read_bits, write=write_bits),
     "regions": Format(type=BrightObjects, read=read_regions, write=write_regions),
     "defects": Format(type=Defects, read=read_defects, write=write_defects),
-    "crosstalk": _yaml(Crosstalk, crosstalk_from, crosstalk_to),
-    "linearity": _yaml(Linearity, linearity_from, linearity_to),
-    "photon_transfer": _yaml(PhotonTransfer, transfer_from, transfer_to),
-    "skymap": _yaml(SkyMap, skymap_from, SkyMap.to_dict),
+    "crosstalk": _yaml(Crosstalk, "crosstalk", crosstalk_from, crosstalk_to),
+    "linearity": _yaml(Linearity, "linearity", linearity_from, linearity_to),
+    "photon_transfer": _yaml(PhotonTransfer, "photon transfer (ptc)", transfer_from, transfer_to),
+    "skymap": _yaml(SkyMap, "sky map", skymap_from, SkyMap.to_dict),
     "table": Format(type=pa.Table, read=read_table, write=write_table),
     "stars": _sources(SOURCE),
     "instrumental_stars": _sources(INSTRUMENTAL_SOURCE),
