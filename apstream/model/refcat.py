@@ -35,10 +35,21 @@ _MAS = 3.6e6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RefCat:
-    """A reference catalogue in one band; rows of `REFCAT_DTYPE`."""
+    """A reference catalogue in one band.
+
+    Parameters
+    ----------
+    stars
+        Rows of `REFCAT_DTYPE`.
+    origin
+        Where it was read from.
+    substitute
+        The column of magnitudes that was taken because there is none of the band; empty if there is.
+    """
 
     stars: Records
     origin: str = ""
+    substitute: str = ""
 
     def __post_init__(self) -> None:
         if self.stars.dtype != REFCAT_DTYPE:
@@ -62,7 +73,7 @@ class RefCat:
         stars["dec"] += north / _MAS
         stars["ra"] = (stars["ra"] + east / _MAS / np.cos(np.deg2rad(stars["dec"]))) % 360
         stars["pos_err"] = np.hypot(stars["pos_err"], pm_err * years)
-        return RefCat(stars, self.origin)
+        return RefCat(stars, self.origin, self.substitute)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

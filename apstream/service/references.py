@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from apstream.model.exposures import ExposureInfo
@@ -18,6 +20,7 @@ __all__ = ["read_references", "region_of"]
 
 #: Degrees that a catalogue's stars may have moved.
 _MOTION = 0.1
+_log = logging.getLogger(__name__)
 
 
 def read_references(
@@ -32,7 +35,7 @@ def read_references(
     """Read one catalogue, or where `magnitudes` names another for fluxes, both.
 
     The magnitude is that of the image's band; where `config` has a colour term for its filter, the primary band's,
-    with the colour beside it.
+    with the colour beside it. Where the catalogue has no magnitude of the band, the log names the one that is used.
 
     Parameters
     ----------
@@ -50,9 +53,17 @@ def read_references(
     color = None if term is None else (term.primary, term.secondary)
     chosen = magnitude if term is None else term.primary
     fluxes = read_refcat(magnitudes or positions, band=info.band, magnitude=chosen, color=color, region=region)
+    if fluxes.substitute:
+        _tell_of_substitute(fluxes.origin, info.band, fluxes.substitute)
     if magnitudes is None:
         return fluxes
     return References(read_refcat(positions, band=info.band, region=region), fluxes)
+
+
+@lru_cache
+def _tell_of_substitute(catalog: str, band: str, column: str) -> None:
+    """Warn once in a process, not for each of its images."""
+    _log.warning("%s: no magnitude of band %s; %s is used instead, and zero points refer to it", catalog, band, column)
 
 
 def region_of(

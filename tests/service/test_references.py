@@ -61,3 +61,17 @@ def test_a_colour_term_chooses_the_bands(tables):
     np.testing.assert_allclose(found.photometry.stars["color"], [0.8, np.nan], rtol=1e-5)
     with pytest.raises(BadCatalog, match="'i'"):
         read_references(tables[0], None, INFO, config)
+
+
+def test_a_magnitude_of_another_band_is_named_once(tables, caplog):
+    config = CalibrateConfig()
+    for _ in range(2):
+        found = read_references(tables[0], None, INFO, config)
+    np.testing.assert_allclose(found.stars["mag"], [15, 16])
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{tables[0]}: no magnitude of band r; phot_g_mean_mag is used instead, and zero points refer to it"
+    ]
+    caplog.clear()
+    read_references(tables[0], tables[1], INFO, config)  # only fluxes matter
+    read_references(tables[0], None, INFO, config, magnitude="phot_g_mean_mag")
+    assert not caplog.records

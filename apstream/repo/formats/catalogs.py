@@ -59,10 +59,10 @@ def read_refcat(
     BadCatalog
         If position or magnitude columns, or a band of the colour, are missing, or no row is usable.
     """
-    parts, rows, usable = [], 0, False
+    parts, rows, usable, substitute = [], 0, False, ""
     wanted = _Wanted(band, magnitude, color)
     for columns, chosen, data in _pieces(path, wanted, region):
-        stars = _stars(columns, chosen, data)
+        stars, substitute = _stars(columns, chosen, data), wanted.substitute(columns, chosen)
         rows += len(stars)
         stars = stars[np.isfinite(stars["ra"]) & np.isfinite(stars["dec"]) & np.isfinite(stars["mag"])]
         usable |= len(stars) > 0
@@ -72,7 +72,7 @@ def read_refcat(
     if not usable and (region is None or not is_hats(path)):
         reason = "no row has a position and a magnitude" if rows else "the table has no rows"
         raise BadCatalog(reason, where=str(path), remedy="give a catalogue of the field")
-    return RefCat(np.concatenate([np.zeros(0, REFCAT_DTYPE), *parts]), str(path))
+    return RefCat(np.concatenate([np.zeros(0, REFCAT_DTYPE), *parts]), str(path), substitute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,11 @@ class _Wanted:
     def among(self, columns: StarColumns) -> list[Magnitude]:
         """Return the magnitude, and after it the two of the colour if there is to be one."""
         return [columns.choose(self.band, self.magnitude), *(columns.exactly(name) for name in self.color or ())]
+
+    def substitute(self, columns: StarColumns, chosen: list[Magnitude]) -> str:
+        """Return the column whose magnitudes stand for those of the band, empty where the band has its own."""
+        own = self.magnitude or not self.band or columns.of_band(self.band)
+        return "" if own else chosen[0].column
 
 
 _Piece = tuple[StarColumns, list[Magnitude], Columns]

@@ -124,9 +124,20 @@ class StarColumns:
         BadCatalog
             If there is no magnitude of that name, or none at all.
         """
-        lower = {name.lower(): name for name in self.schema.units}
         if magnitude:
             return self.exactly(magnitude)
+        if of_band := self.of_band(band):
+            return of_band
+        for wanted in _ANY:
+            if found := next((m for m in self.magnitudes if m.band == wanted), None):
+                return found
+        if not self.magnitudes:
+            raise missing_column(self.schema, f"a magnitude in band {band!r}" if band else "a magnitude")
+        return self.magnitudes[0]
+
+    def of_band(self, band: str) -> Magnitude | None:
+        """Return the magnitude of a band, None if there is none."""
+        lower = {name.lower(): name for name in self.schema.units}
         band = band.lower()
         tests = [
             lambda m: m.band == band,
@@ -137,14 +148,7 @@ class StarColumns:
         for test in tests if band else []:
             if found := next(filter(test, self.magnitudes), None):
                 return found
-        if band and band in lower:
-            return self._named(band, lower, band)
-        for wanted in _ANY:
-            if found := next((m for m in self.magnitudes if m.band == wanted), None):
-                return found
-        if not self.magnitudes:
-            raise missing_column(self.schema, f"a magnitude in band {band!r}" if band else "a magnitude")
-        return self.magnitudes[0]
+        return self._named(band, lower, band) if band and band in lower else None
 
     def exactly(self, name: str) -> Magnitude:
         """Return the magnitude of a band or a column of that name, and never another.
