@@ -20,7 +20,8 @@ def write_bits(path: Path, value: Any) -> None:
     if value.ndim != 3 or value.dtype != np.uint32:
         raise TypeError(f"planes of bits are 3-D uint32, not {value.ndim}-D {value.dtype}")
     plane = (1, *value.shape[1:])
-    packed = fits.CompImageHDU(value.view(np.int32), name="BITS", compression_type="GZIP_2", tile_shape=plane)
+    # Not GZIP: it writes the time of day into the file, and the same value would not give the same bytes.
+    packed = fits.CompImageHDU(value.view(np.int32), name="BITS", compression_type="RICE_1", tile_shape=plane)
     fits.HDUList([fits.PrimaryHDU(), packed]).writeto(path, overwrite=True)
 
 
