@@ -49,6 +49,7 @@ def template(
     if not show:
         products.run = keep_record(products, "template", chosen, choices, replace=replace_run)
     failed = 0
+    typer.echo("exposure\ttemplate\tfraction covered")
     for job in selected:
         try:
             _tell(show_template_of(shop, job) if show else make_template_of(shop, job))

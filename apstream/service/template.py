@@ -63,6 +63,8 @@ class TemplateSeen:
 def show_template_of(shop: TemplateShop, job: BatchJob) -> TemplateSeen:
     """Say what the template of an exposure would be made of, by outlines; opens no pixels of them.
 
+    Of a raw all are named that the margin of its header's pointing reaches; the fractions are of the detector itself.
+
     Raises
     ------
     NoTemplateOverlap
@@ -70,13 +72,14 @@ def show_template_of(shop: TemplateShop, job: BatchJob) -> TemplateSeen:
     """
     entry = calexp_entry(shop.output, job.id)
     if entry is not None:
-        where = Footprint.of(shop.output.peek(entry, "wcs"), shop.output.peek(entry, "box"))
+        own = where = Footprint.of(shop.output.peek(entry, "wcs"), shop.output.peek(entry, "box"))
         band = shop.output.peek(entry, "info").band
     else:
         raw = _raw(shop, job)
         where, band = footprint_of(raw), raw.info.band
+        own = where if raw.wcs is None else Footprint.of(raw.wcs, raw.detector.box)
     entries = template_entries(shop.templates, where, band, shop.template_id, whom=str(job.id))
-    fractions, together = overlap_fractions(shop.templates, entries, where)
+    fractions, together = overlap_fractions(shop.templates, entries, own)
     return TemplateSeen(
         name=str(job.id),
         inputs=[(_name(one), share) for one, share in zip(entries, fractions, strict=True)],

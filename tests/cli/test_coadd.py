@@ -73,6 +73,19 @@ def test_products_know_settings_and_versions_and_others_are_refused(root: Path, 
     assert "warp_type" in str(refused.exception)
 
 
+def test_the_fraction_shown_of_a_raw_is_what_its_template_covers(root: Path, rerun: Repository, tmp_path: Path):
+    words = ["template", rerun.root, "--visit", "1001"]
+    lines = {}
+    for name, more in (("shown", ["--show"]), ("made", ["--output", str(tmp_path / "out")])):
+        done = CliRunner().invoke(app, [*words, *more])
+        assert done.exit_code == 0, done.output
+        lines[name] = [line.split("\t") for line in done.output.splitlines()]
+        assert lines[name][0] == ["exposure", "template", "fraction covered"]
+    made = float(lines["made"][-1][-1])
+    assert made > 0.8
+    assert float(lines["shown"][-1][-1]) == pytest.approx(made, abs=0.05)
+
+
 def test_products_have_one_place(root: Path):
     done = CliRunner().invoke(app, ["coadd", str(root), "--rerun", "a", "--output", "b"])
     assert "one place for the products" in str(done.exception)
