@@ -109,6 +109,8 @@ def test_a_file_of_another_calibration_is_refused_by_name(raw: Path, tmp_path: P
     words = ("isr", raw, "--camera", "simcam", "--out", tmp_path / "isr.fits")
     with pytest.raises(BadFile, match=r"this crosstalk file: it lacks 'amplifiers' \(give a crosstalk file"):
         apstream(*words, "--crosstalk", tmp_path / "defects.yaml")
+    with pytest.raises(BadFile, match=r"this crosstalk file: .*\(give a crosstalk file"):
+        apstream(*words, "--crosstalk", raw)
 
 
 def test_calibrations_are_given_as_files(raw: Path, files: Path, expected: Exposure, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def yaml_reader(make: Callable[[Any], Any], what: str) -> Callable[[Path], Any]:
 
     def read(path: Path) -> Any:
         with _readable(path, what):
-            return make(read_yaml(path))
+            return make(_container(yaml.safe_load(read_bytes(path))))
 
     return read
 
