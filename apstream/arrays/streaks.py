@@ -204,7 +204,9 @@ def _erase(image: F32, weight: F32, angle: float, offset: float, half: float) ->
     image[near], weight[near] = 0, 0
 
 
-def fit_streak(image: F32, variance: F32, usable: BoolArray, streak: Streak, *, reach: int, clip: float) -> Streak:
+def fit_streak(
+    image: F32, variance: F32, usable: BoolArray, streak: Streak, *, reach: int, clip: float
+) -> Streak | None:
     """Fit the line of a streak on the pixels, and how far across it shines.
 
     Parameters
@@ -220,8 +222,9 @@ def fit_streak(image: F32, variance: F32, usable: BoolArray, streak: Streak, *, 
 
     Returns
     -------
-    Streak
-        Its band ends where the mean light falls to a tenth of the noise of a pixel, or into its own noise.
+    Streak or None
+        Its band ends where the mean light falls to a tenth of the noise of a pixel, or into its own noise. None
+        where most of the line shows no light: what was found is the rest of another trail, or of a bright source.
     """
     for window in (reach, reach // 2, reach // 4, reach // 4):
         light, counts, along = _profile(image, variance, usable, streak, reach, clip)
@@ -230,7 +233,7 @@ def fit_streak(image: F32, variance: F32, usable: BoolArray, streak: Streak, *, 
         total = near.sum(axis=1)
         lit = total > 0.3 * np.median(total)
         if not np.median(total) > 0 or lit.sum() < 4:
-            return streak
+            return None
         slope, start = np.polyfit(along[lit], (near[lit] * grid).sum(axis=1) / total[lit], 1)
         streak = _turned(streak, float(slope), float(np.clip(start, -window, window)))
     light, counts, _ = _profile(image, variance, usable, streak, reach, clip)

@@ -64,7 +64,8 @@ def mask_streaks(
     streaks = find_streaks(
         binned, weight, n_sigma=config.n_sigma, most=config.max_streaks, bin_px=side, least_part=config.min_part
     )
-    streaks = [fit_streak(image, variance, usable, one, reach=_REACH_BINS * side, clip=clip) for one in streaks]
+    fitted = [fit_streak(image, variance, usable, one, reach=_REACH_BINS * side, clip=clip) for one in streaks]
+    streaks = [one for one in fitted if one is not None]
     out = mask.copy()
     if streaks:
         trail = np.zeros(mask.shape, bool)

@@ -35,7 +35,7 @@ def masked(image, mask=None):
     return (out & MaskPlane.STREAK) != 0, streaks
 
 
-@pytest.mark.parametrize("height", [0.7, 1.5, 10.0])
+@pytest.mark.parametrize("height", [0.7, 1.5, 10.0, 100.0])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_trail_is_masked_over_its_whole_length(height: float, seed: int):
     image, away = field(seed, trail=height)
