@@ -49,6 +49,7 @@ def isr(
     if _is_repository(source):
         _stage("isr", source, id, (rerun, output, replace_run), (settings, override))
         return
+    _only_in_repository(id, rerun, output, replace_run)
     given = {"bias": bias, "dark": dark, "flat": flat, "fringe": fringe, "bfKernel": bf_kernel}
     given |= {"defects": defects, "crosstalk": crosstalk, "linearity": linearity, "ptc": ptc}
     files = {name: path for name, path in given.items() if path}
@@ -80,6 +81,7 @@ def characterize(
     if _is_repository(source):
         _stage("characterize", source, id, (rerun, output, replace_run), (settings, override), psf)
         return
+    _only_in_repository(id, rerun, output, replace_run)
     out = _needed(out, "--out")
     found = characterize_file(Path(source), out, _settings(None, settings, override, psf), psf)
     typer.echo(f"{len(found.stars)} sources, PSF FWHM {found.psf.fwhm():.2f} pixels -> {out}")
@@ -114,6 +116,7 @@ def calibrate(
         _refuse(psf, "--psf")
         _stage("calibrate", source, id, (rerun, output, replace_run), (settings, override))
         return
+    _only_in_repository(id, rerun, output, replace_run)
     out = _needed(out, "--out")
     chosen = _settings(None, settings, override, psf)
     catalog = _needed(refcat, "--refcat")
@@ -154,6 +157,14 @@ def _refuse(value: Any, option: str) -> None:
 
     if value:
         raise BadSettings("for a file only", where=option, remedy="give it to apstream characterize")
+
+
+def _only_in_repository(id: list[str] | None, rerun: str, output: str, replace_run: bool) -> None:
+    from apstream.errors import BadSettings
+
+    given = {"--id": id, "--rerun": rerun, "--output": output, "--replace-run": replace_run}
+    for option in (name for name, value in given.items() if value):
+        raise BadSettings("for a repository only", where=option, remedy="leave it out, or name a repository")
 
 
 def _stage(

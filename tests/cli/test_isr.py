@@ -220,6 +220,14 @@ def test_frames_of_a_repository_take_a_psf_that_is_supplied(night: Path, tmp_pat
     repository.close()
 
 
+@pytest.mark.parametrize("words", [("--id", "visit=3"), ("--rerun", "one"), ("--output", "there"), ("--replace-run",)])
+def test_what_is_for_a_repository_is_not_ignored_for_a_file(raw: Path, words: tuple[str, ...], tmp_path: Path) -> None:
+    for stage in STAGES:
+        with pytest.raises(BadSettings, match=f"{words[0]}.*for a repository only"):
+            apstream(stage, raw, "--out", tmp_path / "x", *words)
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_wrong_kind_of_file_is_named(raw: Path, tmp_path: Path) -> None:
     fits.PrimaryHDU(np.zeros((4, 4))).writeto(tmp_path / "x.fits")
     with pytest.raises(ApstreamError, match=r"x\.fits"):
