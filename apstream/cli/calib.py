@@ -62,6 +62,16 @@ class _Given:
         return load_calib(camera, self.settings or [], self.override or [])
 
 
+#: Calibrations that a command of raw frames may be given as files.
+_FILES: dict[str, Any] = {
+    "bias": _Bias,
+    "dark": _Dark,
+    "flat": _Flat,
+    "defects": _Defects,
+    "crosstalk": _Crosstalk,
+    "linearity": _Linearity,
+    "ptc": _Ptc,
+}
 _DEFAULTS: dict[str, Any] = {"camera": "", "kernel": False}
 _COMMON: dict[str, tuple[Any, Any]] = {
     "id": (_Ids, None),
@@ -97,7 +107,12 @@ def _command(sources: Any = _Sources, **own: Any) -> Callable[[Callable[..., Non
     return decorate
 
 
-@_command(camera=_CameraName, detector=_DetectorNumber)
+def _of_frames(*calibs: str, **own: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of raw frames, which takes these calibrations as files."""
+    return _command(camera=_CameraName, detector=_DetectorNumber, **{name: _FILES[name] for name in calibs}, **own)
+
+
+@_of_frames()
 def bias(given: _Given, **files: Any) -> None:
     """Make the master bias.
 
@@ -108,7 +123,7 @@ def bias(given: _Given, **files: Any) -> None:
     _run("bias", given, **files)
 
 
-@_command(camera=_CameraName, detector=_DetectorNumber, bias=_Bias, linearity=_Linearity, ptc=_Ptc)
+@_of_frames("bias", "linearity", "ptc")
 def dark(given: _Given, **files: Any) -> None:
     """Make the master dark, ADU per second.
 
@@ -119,7 +134,7 @@ def dark(given: _Given, **files: Any) -> None:
     _run("dark", given, **files)
 
 
-@_command(camera=_CameraName, detector=_DetectorNumber, bias=_Bias, dark=_Dark, linearity=_Linearity, ptc=_Ptc)
+@_of_frames("bias", "dark", "linearity", "ptc")
 def flat(given: _Given, **files: Any) -> None:
     """Make the master flat of a band, mean one.
 
@@ -130,17 +145,7 @@ def flat(given: _Given, **files: Any) -> None:
     _run("flat", given, **files)
 
 
-@_command(
-    camera=_CameraName,
-    detector=_DetectorNumber,
-    bias=_Bias,
-    dark=_Dark,
-    flat=_Flat,
-    defects=_Defects,
-    crosstalk=_Crosstalk,
-    linearity=_Linearity,
-    ptc=_Ptc,
-)
+@_of_frames(*_FILES)
 def fringe(given: _Given, **files: Any) -> None:
     """Make the fringe pattern of a band from sky frames.
 
@@ -151,7 +156,7 @@ def fringe(given: _Given, **files: Any) -> None:
     _run("fringe", given, **files)
 
 
-@_command(camera=_CameraName, detector=_DetectorNumber, bias=_Bias)
+@_of_frames("bias")
 def crosstalk(given: _Given, **files: Any) -> None:
     """Measure the crosstalk between amplifiers on frames with bright stars.
 
@@ -162,7 +167,7 @@ def crosstalk(given: _Given, **files: Any) -> None:
     _run("crosstalk", given, **files)
 
 
-@_command(camera=_CameraName, detector=_DetectorNumber, bias=_Bias, linearity=_LinearityKind, kernel=_Kernel)
+@_of_frames("bias", linearity=_LinearityKind, kernel=_Kernel)
 def ptc(given: _Given, linearity: str | None, kernel: bool, **files: Any) -> None:
     """Measure gain, read noise and turn-off from pairs of flats, the linearity and the brighter-fatter kernel.
 

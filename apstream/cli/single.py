@@ -113,7 +113,7 @@ def calibrate(
     from apstream.service.single import calibrate_file
 
     if _is_repository(source):
-        _refuse(psf, "--psf")
+        _refuse("a file", "give it to apstream characterize", psf=psf)
         _stage("calibrate", source, id, (rerun, output, replace_run), (settings, override))
         return
     _only_in_repository(id, rerun, output, replace_run)
@@ -152,19 +152,18 @@ def _needed(value: Any, option: str) -> Any:
     return value
 
 
-def _refuse(value: Any, option: str) -> None:
+def _refuse(scope: str, remedy: str, **given: Any) -> None:
+    """Refuse options that mean nothing here, rather than pass over them."""
     from apstream.errors import BadSettings
 
-    if value:
-        raise BadSettings("for a file only", where=option, remedy="give it to apstream characterize")
+    for name, value in given.items():
+        if value:
+            raise BadSettings(f"for {scope} only", where=f"--{name.replace('_', '-')}", remedy=remedy)
 
 
 def _only_in_repository(id: list[str] | None, rerun: str, output: str, replace_run: bool) -> None:
-    from apstream.errors import BadSettings
-
-    given = {"--id": id, "--rerun": rerun, "--output": output, "--replace-run": replace_run}
-    for option in (name for name, value in given.items() if value):
-        raise BadSettings("for a repository only", where=option, remedy="leave it out, or name a repository")
+    remedy = "leave it out, or name a repository"
+    _refuse("a repository", remedy, id=id, rerun=rerun, output=output, replace_run=replace_run)
 
 
 def _stage(

@@ -71,7 +71,7 @@ def read_external(path: Path | str, options: ExternalOptions) -> ExternalImage:
         if pixels.size == 0:
             raise BadFile("the image has no pixels", where=str(path), remedy="give a 2-D image")
         header = fits.Header()
-        for card in (*hdus[0].header.cards, *image.header.cards):
+        for card in (card for hdu in dict.fromkeys((hdus[0], image)) for card in hdu.header.cards):
             with suppress(ValueError):  # as values: cards that cannot be parsed cannot be copied
                 header.update([(card.keyword, card.value, card.comment)])
         variance = _variance(hdus, pixels.shape, path)
