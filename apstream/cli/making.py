@@ -52,6 +52,8 @@ def tell(report: Any) -> int:
     """Print what was made, what was left out and what failed; return the exit status."""
     for problem in report.problems:
         typer.echo(f"apstream: {type(problem).__name__}: {problem}", err=True)
+    for note in dict.fromkeys(report.notes):
+        typer.echo(f"apstream: {note}", err=True)
     for line in report.left_out:
         typer.echo(f"left out: {line}", err=True)
     for line in report.patches:

@@ -150,7 +150,7 @@ def show_progress(what: str, total: int | None = None) -> Iterator[Callable[[Any
 
 
 def show_summary(results: list[Any]) -> None:
-    """Print one line per frame, the reasons of failures, and the totals."""
+    """Print one line per frame, the reasons of failures, what is to be known of the inputs, and the totals."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -166,6 +166,8 @@ def show_summary(results: list[Any]) -> None:
     for one in results:
         if one.reason:
             typer.echo(f"{one.id}: {one.outcome}: {one.reason}", err=not one.good)
+    for note in dict.fromkeys(note for one in results for note in one.notes):
+        typer.echo(f"apstream: {note}", err=True)
     good = [one for one in results if one.good]
     before = sum(one.outcome == "done before" for one in results)
     counted = f"{sum(one.n_sources for one in good)} sources, {sum(one.n_alerts for one in good)} alerts"

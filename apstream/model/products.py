@@ -71,6 +71,8 @@ class PixelProducts:
         Quality numbers under dotted stage names.
     timings_s
         Seconds spent per stage.
+    notes
+        What a user has to know of the inputs, a sentence each.
     """
 
     info: ExposureInfo
@@ -80,6 +82,7 @@ class PixelProducts:
     region: SkyCircle
     metrics: dict[str, float] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.cutouts) != len(self.dia_sources):

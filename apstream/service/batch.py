@@ -50,7 +50,10 @@ class BatchJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
-    """How one frame ended: ``processed``, ``done before``, ``skipped``, ``unfit``, ``failed`` or ``not done``."""
+    """How one frame ended: ``processed``, ``done before``, ``skipped``, ``unfit``, ``failed`` or ``not done``.
+
+    `notes` say what is to be known of its inputs.
+    """
 
     id: VisitDetector
     outcome: str
@@ -58,6 +61,7 @@ class BatchResult:
     n_sources: int = 0
     n_alerts: int = 0
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
@@ -229,6 +233,7 @@ def _result(outcome: Outcome) -> BatchResult:
         n_sources=outcome.n_sources,
         n_alerts=outcome.n_alerts,
         seconds=outcome.total_s,
+        notes=outcome.notes,
     )
 
 

@@ -23,6 +23,7 @@ from apstream.service.batch import BatchJob
 from apstream.service.choice import Choice
 from apstream.service.coadd_settings import CoaddReport, Progress
 from apstream.service.gather import gather_calibs, gather_reference
+from apstream.service.references import notes_on
 from apstream.service.roots import read_raw_at
 from apstream.service.save import raw_input
 from apstream.tasks.warped_input import clipped_mean
@@ -76,7 +77,7 @@ def make_calexps(
     if missing and repository.entry("refcat", name=stages.calibrate.astrometry_refcat) is None:
         lead = making.reference or jobs[0]
         if calexp_entry(repository, lead.id) is None:
-            _calibrate_into((repository.root, repository.run), lead, None, stages)
+            report.notes += _calibrate_into((repository.root, repository.run), lead, None, stages)
         missing = [job for job in missing if job != lead]
         anchor = lead.id
     _calibrate_all(repository, missing, anchor, stages, report, making)
@@ -144,13 +145,15 @@ def _calibrate_all(
         futures = [pool.submit(_calibrate_into, place, job, anchor, stages) for job in jobs]
         for done, (job, future) in enumerate(zip(jobs, futures, strict=True), start=1):
             try:
-                future.result()
+                report.notes += future.result()
             except ApstreamError as error:
                 report.problems.append(error.at(str(job.path)))
             making.progress("calexps", done, len(jobs))
 
 
-def _calibrate_into(place: tuple[str, str], job: BatchJob, anchor: VisitDetector | None, stages: PixelConfig) -> None:
+def _calibrate_into(
+    place: tuple[str, str], job: BatchJob, anchor: VisitDetector | None, stages: PixelConfig
+) -> tuple[str, ...]:
     repository = Repository(place[0], run=place[1])
     try:
         raw = read_raw_at(job.path, load_camera(repository.camera), detector=job.id.detector)
@@ -161,6 +164,7 @@ def _calibrate_into(place: tuple[str, str], job: BatchJob, anchor: VisitDetector
         info = calexp.info
         inputs = [raw_input(repository, job.id, job.path), *read]
         repository.put(calexp, "calexp", inputs=inputs, visit=info.id.visit, detector=info.id.detector, band=info.band)
+        return notes_on(reference, info.band)
     except ApstreamError as error:
         raise error.at(str(job.path)) from error
     finally:

@@ -45,9 +45,12 @@ class CoaddReport:
         A line for each patch, or warp.
     left_out
         A line for each exposure.
+    notes
+        What is to be known of the inputs.
     """
 
     calexps: int = 0
     patches: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     problems: list[ApstreamError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)

@@ -38,7 +38,8 @@ class Outcome:
 
     `name` is ``processed``, ``repeated`` (its work had been done before), ``dead-letter``, ``skipped``,
     ``unfit`` or ``failed``. Times are seconds. `quality` has the numbers by which an image is judged: seeing, PSF
-    residuals, sky, zero point, depth and scatter, those that were measured, under their names in the metrics.
+    residuals, sky, zero point, depth and scatter, those that were measured, under their names in the metrics. `notes`
+    say what is to be known of its inputs.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Outcome:
     total_s: float = 0.0
     shutter_to_alert_s: float | None = None
     quality: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -102,6 +104,7 @@ class Flight:
             timings_s={**self.timings_s, **({} if pixels is None else _dotted(pixels.timings_s))},
             total_s=time.monotonic() - self.received,
             quality={} if pixels is None else _quality(pixels.metrics),
+            notes=() if pixels is None else pixels.notes,
         )
 
 

@@ -18,7 +18,7 @@ from apstream.repo.atomic import atomic_path
 from apstream.repo.formats.external import ExternalOptions, read_external
 from apstream.repo.formats.fits import write_image
 from apstream.repo.formats.parquet import write_records
-from apstream.service.references import read_references, region_of
+from apstream.service.references import notes_on, read_references, region_of, warn_of
 
 __all__ = ["PairSettings", "run_pair"]
 
@@ -66,9 +66,11 @@ def _catalog(
     refcat: Path, photometry: Path | None, image: ExternalImage, settings: PairSettings
 ) -> RefCat | References:
     region = region_of((refcat, photometry), image.wcs, Box.from_shape(image.pixels.shape), settings.calibrate)
-    return read_references(
+    found = read_references(
         refcat, photometry, image.info, settings.calibrate, region=region, magnitude=settings.magnitude
     )
+    warn_of(notes_on(found, image.info.band))
+    return found
 
 
 def _write(out: Path, result: PairResult) -> None:

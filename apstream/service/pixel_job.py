@@ -17,6 +17,7 @@ from apstream.pipeline.pixels import find_dia_sources
 from apstream.repo.repository import Repository
 from apstream.service.gather import gather_inputs
 from apstream.service.pixel_settings import PixelSettings, RepositorySettings
+from apstream.service.references import notes_on
 from apstream.service.request import PixelRequest
 from apstream.service.roots import read_raw_at
 from apstream.service.save import MadeFrom, raw_input, save_result
@@ -79,7 +80,8 @@ def process_raw(path: Path | str, detector: int | None, known: KnownObjects, set
             save_result(output, result, made_from, where, watch.seconds)
     except ApstreamError as error:
         raise error.at(str(path)) from error
-    return replace(result.products, timings_s=watch.seconds)
+    notes = notes_on(inputs.reference, raw.info.band)
+    return replace(result.products, timings_s=watch.seconds, notes=notes)
 
 
 def _templates(where: RepositorySettings, repository: Repository, output: Repository) -> Repository:

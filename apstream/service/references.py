@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from apstream.model.exposures import ExposureInfo
+from apstream.model.exposures import CalExp, ExposureInfo
 from apstream.model.geometry import Box
 from apstream.model.products import SkyCircle
 from apstream.model.refcat import RefCat, References
@@ -16,7 +16,7 @@ from apstream.repo.formats.catalogs import read_refcat
 from apstream.repo.formats.hats import is_hats
 from apstream.tasks.calibrate import CalibrateConfig
 
-__all__ = ["read_references", "region_of"]
+__all__ = ["notes_on", "read_references", "region_of", "warn_of"]
 
 #: Degrees that a catalogue's stars may have moved.
 _MOTION = 0.1
@@ -35,7 +35,7 @@ def read_references(
     """Read one catalogue, or where `magnitudes` names another for fluxes, both.
 
     The magnitude is that of the image's band; where `config` has a colour term for its filter, the primary band's,
-    with the colour beside it. Where the catalogue has no magnitude of the band, the log names the one that is used.
+    with the colour beside it. Where the catalogue has no magnitude of the band, another is used: see `notes_on`.
 
     Parameters
     ----------
@@ -53,17 +53,25 @@ def read_references(
     color = None if term is None else (term.primary, term.secondary)
     chosen = magnitude if term is None else term.primary
     fluxes = read_refcat(magnitudes or positions, band=info.band, magnitude=chosen, color=color, region=region)
-    if fluxes.substitute:
-        _tell_of_substitute(fluxes.origin, info.band, fluxes.substitute)
     if magnitudes is None:
         return fluxes
     return References(read_refcat(positions, band=info.band, region=region), fluxes)
 
 
+def notes_on(reference: RefCat | References | CalExp | None, band: str) -> tuple[str, ...]:
+    """Return what a user has to know of the catalogues: which magnitude stands for that of the image's band."""
+    fluxes = reference.photometry if isinstance(reference, References) else reference
+    if not isinstance(fluxes, RefCat) or not fluxes.substitute:
+        return ()
+    used = f"{fluxes.substitute} is used instead, and zero points refer to it"
+    return (f"{fluxes.origin}: no magnitude of band {band}; {used}",)
+
+
 @lru_cache
-def _tell_of_substitute(catalog: str, band: str, column: str) -> None:
-    """Warn once in a process, not for each of its images."""
-    _log.warning("%s: no magnitude of band %s; %s is used instead, and zero points refer to it", catalog, band, column)
+def warn_of(notes: tuple[str, ...]) -> None:
+    """Log them, once in a process and not for each of its images."""
+    for note in notes:
+        _log.warning(note)
 
 
 def region_of(

@@ -27,7 +27,7 @@ from apstream.repo.formats.registry import get_format
 from apstream.repo.formats.single import read_any_psf
 from apstream.repo.place import checksum_of
 from apstream.service.calib_files import read_calibs
-from apstream.service.references import read_references, region_of
+from apstream.service.references import notes_on, read_references, region_of, warn_of
 from apstream.tasks.external import ExternalConfig, enter
 from apstream.tasks.isr import BrighterFatterConfig, IsrConfig
 from apstream.tasks.isr_fringe import FringeConfig
@@ -110,6 +110,7 @@ def calibrate_file(
         info, wcs, box = characterized.info, characterized.wcs, characterized.box
         region = region_of((refcat, photometry_refcat), wcs, box, settings.calibrate)
         catalog = read_references(refcat, photometry_refcat, info, settings.calibrate, region=region)
+        warn_of(notes_on(catalog, info.band))
         calexp = stages.calibrate(characterized, catalog, settings.calibrate)
     except BadCatalog:
         raise

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from apstream.cameras import load_camera
 from apstream.errors import ApstreamError, DatasetNotFound
@@ -22,11 +22,15 @@ from apstream.repo.repository import Repository
 from apstream.service.batch import BatchJob, BatchResult
 from apstream.service.gather import gather_calibs, gather_reference
 from apstream.service.outputs import BatchPlaces, keep_record
+from apstream.service.references import notes_on
 from apstream.service.roots import read_raw_at
 from apstream.service.save import data_id_of, raw_input
 from apstream.tasks.astrometry import with_first_guess
 
 __all__ = ["STAGES", "run_stage"]
+
+#: How many sources a stage found, and what is to be known of its inputs.
+_Made: TypeAlias = tuple[int, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,27 +93,28 @@ def run_stage(
     return results
 
 
-def _attempt(stage: Callable[[_Shop, BatchJob], int], shop: _Shop, job: BatchJob) -> BatchResult:
+def _attempt(stage: Callable[[_Shop, BatchJob], _Made], shop: _Shop, job: BatchJob) -> BatchResult:
     started = time.perf_counter()
     try:
-        n_sources = stage(shop, job)
+        n_sources, notes = stage(shop, job)
     except ApstreamError as error:
         reason = f"{type(error).__name__}: {error.at(str(job.path))}"
         return BatchResult(id=job.id, outcome="failed", reason=reason, seconds=time.perf_counter() - started)
-    return BatchResult(id=job.id, outcome="processed", n_sources=n_sources, seconds=time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return BatchResult(id=job.id, outcome="processed", n_sources=n_sources, seconds=seconds, notes=notes)
 
 
-def _isr(shop: _Shop, job: BatchJob) -> int:
+def _isr(shop: _Shop, job: BatchJob) -> _Made:
     raw = shop.raw(job)
     with shop.reading() as read:
         calibs = gather_calibs(shop.repository, raw, shop.config)
     exposure = stages_of(shop.config.replace).isr(raw, calibs, shop.config.isr)
     inputs = [raw_input(shop.repository, job.id, job.path), *read]
     shop.put(exposure, "postISRCCD", inputs, data_id_of(raw.info))
-    return 0
+    return 0, ()
 
 
-def _characterize(shop: _Shop, job: BatchJob) -> int:
+def _characterize(shop: _Shop, job: BatchJob) -> _Made:
     with shop.reading() as read:
         exposure: Exposure = _get(shop.output, "postISRCCD", job, "apstream isr")
     if shop.psf is not None:
@@ -118,10 +123,10 @@ def _characterize(shop: _Shop, job: BatchJob) -> int:
     found = stages_of(shop.config.replace).characterize(exposure, shop.config.characterize)
     shop.put(found, "icExp", read, data_id_of(found.info))
     shop.put(source_catalog(found.stars, found.wcs, found.measured), "icSrc", read, data_id_of(found.info))
-    return len(found.stars)
+    return len(found.stars), ()
 
 
-def _calibrate(shop: _Shop, job: BatchJob) -> int:
+def _calibrate(shop: _Shop, job: BatchJob) -> _Made:
     with shop.reading() as read:
         found: CharacterizedExposure = _get(shop.output, "icExp", job, "apstream characterize")
         raw = shop.raw(job)
@@ -133,7 +138,7 @@ def _calibrate(shop: _Shop, job: BatchJob) -> int:
     calexp: CalExp = stages_of(shop.config.replace).calibrate(found, reference, shop.config.calibrate)
     shop.put(calexp, "calexp", read, data_id_of(calexp.info))
     shop.put(source_catalog(calexp.stars, calexp.wcs, calexp.measured), "src", read, data_id_of(calexp.info))
-    return len(calexp.stars)
+    return len(calexp.stars), notes_on(reference, raw.info.band)
 
 
 def _get(repository: Repository, dataset_type: str, job: BatchJob, maker: str) -> Any:
@@ -145,7 +150,7 @@ def _get(repository: Repository, dataset_type: str, job: BatchJob, maker: str) -
 
 
 #: The stages that run alone.
-STAGES: dict[str, Callable[[_Shop, BatchJob], int]] = {
+STAGES: dict[str, Callable[[_Shop, BatchJob], _Made]] = {
     "isr": _isr,
     "characterize": _characterize,
     "calibrate": _calibrate,

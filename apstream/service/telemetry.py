@@ -125,7 +125,7 @@ class Telemetry:
 
 
 def _plain(outcome: Outcome) -> dict[str, Any]:
-    record = {key: value for key, value in asdict(outcome).items() if value not in ("", None)}
+    record = {key: value for key, value in asdict(outcome).items() if value not in ("", None, ())}
     record.pop("id", None)
     if outcome.id is not None:
         record |= {

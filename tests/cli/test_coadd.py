@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -84,6 +85,19 @@ def test_the_fraction_shown_of_a_raw_is_what_its_template_covers(root: Path, rer
     made = float(lines["made"][-1][-1])
     assert made > 0.8
     assert float(lines["shown"][-1][-1]) == pytest.approx(made, abs=0.05)
+
+
+def test_a_catalogue_without_the_band_is_named_once(root: Path, tmp_path: Path):
+    table = pq.read_table(root.parent / "night" / "refcat.parquet").drop_columns(["r", "r_err"])
+    pq.write_table(table, tmp_path / "blue.parquet")
+    Repository(root).ingest_refcat([tmp_path / "blue.parquet"], name="blue")
+    words = (str(root), "--id", "visit=1..2", "--rerun", "blue")
+    setting, note = "calibrate.astrometry_refcat=blue", "no magnitude of band r; mag_g is used instead"
+    assert coadd(*words, "-c", f"stages.{setting}").count(note) == 1
+    for stage, count in (("isr", 0), ("characterize", 0), ("calibrate", 1)):
+        done = CliRunner().invoke(app, [stage, *words, "-c", setting])
+        assert done.exit_code == 0, done.output
+        assert done.output.count(note) == count
 
 
 def test_products_have_one_place(root: Path):

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from apstream.model.exposures import CalExp
@@ -93,6 +94,19 @@ def test_products_are_in_the_rerun_and_found_from_python_and_shell(night: Night,
     listed = apstream("repo", "ls", rerun.root, "deepDiff_diaSrc", "--id", f"visit={R1}").stdout
     assert str(Path("rerun") / "first" / "deepDiff") in listed
     assert rerun.locate("deepCoadd", band="r", tract=0, patch=rerun.find("deepCoadd")[0].data_id["patch"])
+
+
+def test_a_catalogue_without_the_band_is_named_once(night: Night, first: subprocess.CompletedProcess[str]):
+    table = pq.read_table(night.folder / "night" / "refcat.parquet").drop_columns(["r", "r_err"])
+    pq.write_table(table, night.folder / "blue.parquet")
+    Repository(night.root).ingest_refcat([night.folder / "blue.parquet"], name="blue")
+    words = ("--id", f"visit={R1}..{R2}", "--rerun", "blue", "-c", "calibrate.photometry_refcat=blue", "-j", 2)
+    said = night.run("blue", *words).stderr
+    assert [line for line in said.splitlines() if "no magnitude" in line] == [
+        f"apstream: {night.root}/refcat/blue: no magnitude of band r; "
+        "mag_g is used instead, and zero points refer to it"
+    ]
+    assert "no magnitude" not in first.stderr
 
 
 def test_every_stage_says_what_it_did(night: Night, first: object):

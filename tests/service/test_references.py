@@ -10,7 +10,7 @@ from apstream.model.ids import VisitDetector
 from apstream.model.refcat import RefCat, References
 from apstream.repo.repository import Repository
 from apstream.service.gather import gather_reference
-from apstream.service.references import read_references
+from apstream.service.references import notes_on, read_references, warn_of
 from apstream.tasks.calibrate import CalibrateConfig
 from apstream.tasks.photometry import ColorTerm, PhotometryConfig
 
@@ -67,11 +67,15 @@ def test_a_magnitude_of_another_band_is_named_once(tables, caplog):
     config = CalibrateConfig()
     for _ in range(2):
         found = read_references(tables[0], None, INFO, config)
+        warn_of(notes_on(found, INFO.band))
     np.testing.assert_allclose(found.stars["mag"], [15, 16])
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
         f"{tables[0]}: no magnitude of band r; phot_g_mean_mag is used instead, and zero points refer to it"
     ]
     caplog.clear()
-    read_references(tables[0], tables[1], INFO, config)  # only fluxes matter
-    read_references(tables[0], None, INFO, config, magnitude="phot_g_mean_mag")
+    for good in (
+        read_references(tables[0], tables[1], INFO, config),  # only fluxes matter
+        read_references(tables[0], None, INFO, config, magnitude="phot_g_mean_mag"),
+    ):
+        warn_of(notes_on(good, INFO.band))
     assert not caplog.records
