@@ -30,7 +30,7 @@ demo: install
 	$(BIN)/apstream demo --out demo-night
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install
 	$(BIN)/python -m ruff check .

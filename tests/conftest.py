@@ -8,6 +8,7 @@ says why; with `--require-servers` the same is a failure.
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +23,17 @@ from postgres_server import PostgresServer, postgres_binaries
 from processes import Unavailable, lease
 from s3_server import S3Server, s3_jars
 
-ROOT = Path(__file__).parent.parent
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
 
 hypothesis.settings.register_profile("apstream", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("apstream")
+
+
+def pytest_configure() -> None:
+    """Let bytecode be written: tests start a hundred processes, each of which would compile all that it imports."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,6 +42,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail, instead of skip, where Kafka, PostgreSQL, S3 or the test data are missing",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the workers of a run the longest files first: none shall be left alone with one at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        starting_processes = {TESTS / folder for folder in ("e2e", "cli", "service")}
+        items.sort(key=lambda item: (item.path not in slow, item.path.parent not in starting_processes))
 
 
 def _lacking(request: pytest.FixtureRequest, reason: str) -> NoReturn:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from scipy.signal import oaconvolve
 
 from apstream.arrays.types import F32, F64
 
@@ -28,6 +27,8 @@ def undo_brighter_fatter(
     threshold
         Iteration ends when no pixel changes by more than this fraction of the largest correction.
     """
+    from scipy.signal import oaconvolve  # most of a second to import, and for cameras with such a kernel only
+
     measured = np.where(np.isfinite(image), image, np.float32(0))
     weights = np.ascontiguousarray(kernel, np.float32)
     true, moved = measured, np.zeros_like(measured)
