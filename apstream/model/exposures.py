@@ -110,7 +110,7 @@ STAR_DTYPE = np.dtype(
         ("psf_used", "?"),  # shaped the PSF model
         ("saturated", "?"),
         ("blended", "?"),
-        ("flagged", "?"),  # any of BAD, CR, EDGE, NO_DATA near the centre
+        ("flagged", "?"),  # any of BAD, CR, EDGE, NO_DATA, STREAK near the centre
     ]
 )
 

@@ -28,7 +28,7 @@ _UNITS = {
     "psf_used": ("", "Shaped the PSF model."),
     "saturated": ("", "Touches a saturated pixel."),
     "blended": ("", "Overlaps a neighbour."),
-    "flagged": ("", "BAD, CR, EDGE or NO_DATA near the centre."),
+    "flagged": ("", "BAD, CR, EDGE, NO_DATA or STREAK near the centre."),
 }
 _SKY = (
     Column("ra", "f8", "deg", "Right ascension, ICRS."),

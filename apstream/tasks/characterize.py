@@ -118,8 +118,6 @@ def characterize(exposure: Exposure, config: CharacterizeConfig | None = None) -
     pixels = MaskedImage.make(state.image, state.mask, state.variance, exposure.image.unit)
     local = Psf(found.psf.basis, pixels.box)
     listed = list_stars(pixels, found.shapes, local, marks=marks, aperture_fwhm=config.aperture_fwhm)
-    if config.streaks is not None:
-        state.mask, _ = mask_streaks(state.image, state.variance, state.mask, state.covered, config.streaks)
     finite = np.isfinite(listed.stars["flux"])
     listed = replace(listed, stars=listed.stars[finite])
     measured = measure_stars(pixels, local, listed.stars, config.measure)
@@ -141,14 +139,27 @@ def _first_guess(state: WorkingImage, given: Psf | None, config: CharacterizeCon
 def _iterate(
     state: WorkingImage, exposure: Exposure, given: Psf | None, config: CharacterizeConfig
 ) -> tuple[_Round, dict[str, float]]:
-    """Repeat rounds until nothing changes much; return the last one and how it went."""
-    rounds, converged = 0, False
+    """Repeat rounds until nothing changes much; return the last one and how it went.
+
+    Trails are sought after the first one; where there are some, stars are chosen once more, without those on them.
+    """
+    rounds, converged, streaks = 0, False, 0
     while not converged and rounds < config.iterations:
         before = state.fwhm, float(np.median(state.mesh))
         found = _round(state, exposure, given, config)
         fwhm, sky = _changes(state, before)
         rounds, converged = rounds + 1, fwhm < config.fwhm_tolerance and sky < config.sky_tolerance
-    return found, {"rounds": rounds, "converged": float(converged), "fwhm_change": fwhm, "sky_change": sky}
+        if rounds == 1 and config.streaks is not None:
+            streaks = _mask_streaks(state, config.streaks)
+            converged &= not streaks
+    course = {"rounds": rounds, "converged": float(converged), "fwhm_change": fwhm, "sky_change": sky}
+    return found, {**course, "n_streaks": streaks}
+
+
+def _mask_streaks(state: WorkingImage, config: StreakConfig) -> int:
+    """Flag trails in place; return their number."""
+    state.mask, streaks = mask_streaks(state.image, state.variance, state.mask, state.covered, config)
+    return len(streaks)
 
 
 def _round(state: WorkingImage, exposure: Exposure, given: Psf | None, config: CharacterizeConfig) -> _Round:

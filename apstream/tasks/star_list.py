@@ -21,7 +21,7 @@ from apstream.tasks.psf_quality import judge_psf
 __all__ = ["FLAGGED", "Marks", "StarList", "list_stars"]
 
 #: Planes that make a star `flagged`.
-FLAGGED = int(MaskPlane.BAD | MaskPlane.CR | MaskPlane.EDGE | MaskPlane.NO_DATA)
+FLAGGED = int(MaskPlane.BAD | MaskPlane.CR | MaskPlane.EDGE | MaskPlane.NO_DATA | MaskPlane.STREAK)
 _GROWTH_FWHM = (0.5, 1.0, 2.0, 4.0)
 _BLENDED = 0.1  # light of neighbours relative to the star's own
 

@@ -186,11 +186,19 @@ def test_a_trail_is_flagged_and_an_image_without_has_no_flag(field, result):
     trail = 2 * np.sqrt(field.variance) * np.exp(-0.5 * (away / 2) ** 2)
     crossed = exposure((field.image + trail).astype(np.float32), field.variance)
     streak = int(MaskPlane.STREAK)
-    flagged = (characterize(crossed).image.mask & streak) != 0
+    found = characterize(crossed)
+    flagged = (found.image.mask & streak) != 0
+    assert found.metrics["characterize.n_streaks"] == 1
     assert flagged[away < 3].mean() > 0.97
     assert not flagged[away > 16].any()
     assert not (result.image.mask & streak).any()
-    assert not (characterize(crossed, CharacterizeConfig(streaks=None)).image.mask & streak).any()
+    blind = characterize(crossed, CharacterizeConfig(streaks=None))
+    assert not (blind.image.mask & streak).any()
+    on_trail, unaware = (away[one.stars["y"].round().astype(int), one.stars["x"].round().astype(int)] < 3
+                         for one in (found, blind))  # fmt: skip
+    assert found.stars["flagged"][on_trail].all()
+    assert not found.stars["psf_used"][on_trail].any()
+    assert blind.stars["psf_used"][unaware].any()  # else there was nothing to leave out
 
 
 @pytest.mark.parametrize("frame", ["0001", "0025", "0028"])
