@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,6 +58,8 @@ def isr(
     out = _needed(out, "--out")
     exposure = isr_file(Path(source), out, _needed(camera, "--camera"), files, chosen)
     typer.echo(f"{exposure.info.id} -> {out}")
+    for line in _numbers("isr", exposure.metrics):
+        typer.echo(f"  {line}")
 
 
 def characterize(
@@ -126,6 +129,18 @@ def calibrate(
         f"{len(calexp.stars)} sources, zero point {calexp.photo_calib.zero_point:.3f}, "
         f"astrometric scatter {rms:.3f} arcsec -> {out}"
     )
+
+
+def _numbers(stage: str, metrics: Mapping[str, float]) -> list[str]:
+    """Return the numbers of a stage: a line for each, and a line for all those of one amplifier."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(metrics):
+        head, *rest = name.split(".", maxsplit=2)
+        if head == stage:
+            of, key = (rest[0], rest[1]) if rest[1:] else ("", rest[0])
+            groups.setdefault(of, []).append(f"{key} {metrics[name]:.6g}")
+    whole = groups.pop("", [])
+    return [*(f"{of}: {', '.join(numbers)}" for of, numbers in groups.items()), *whole]
 
 
 def _is_repository(source: str) -> bool:

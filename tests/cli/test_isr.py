@@ -123,7 +123,12 @@ def test_calibrations_are_given_as_files(raw: Path, files: Path, expected: Expos
         "--bf-kernel": "bfKernel_0.fits",
     }
     words = [word for name, file in options.items() for word in (name, files / file)]
-    apstream("isr", raw, "--camera", "simcam", "--out", tmp_path / "isr.fits", *words)
+    said = apstream("isr", raw, "--camera", "simcam", "--out", tmp_path / "isr.fits", *words).splitlines()
+    assert f"  fringe_amplitude {expected.metrics['isr.fringe_amplitude']:.6g}" in said
+    for name in NAMES:
+        line = next(line for line in said if line.startswith(f"  {name}: "))
+        for key in ("noise_electron", "noise_ratio", "overscan_adu"):
+            assert f"{key} {expected.metrics[f'isr.{name}.{key}']:.6g}" in line.split(": ")[1].split(", ")
     found = read_exposure(tmp_path / "isr.fits")
     assert_same(found, expected)
     apstream("isr", raw, "--camera", "simcam", "--out", tmp_path / "plain.fits")
