@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from inspect import Parameter, Signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
+
+from apstream.cli.options import REQUIRED, as_command
 
 if TYPE_CHECKING:
     from apstream.service.calib_settings import CalibSettings
@@ -87,21 +88,10 @@ def _command(sources: Any = _Sources, **own: Any) -> Callable[[Callable[..., Non
     """Make a command of a function: it has the common options, which it gets as one `_Given`, and its `own`."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        empty = Parameter.empty if sources is _Sources else None
+        empty = REQUIRED if sources is _Sources else None
         options = {"sources": (sources, empty), "out": (_Out, None)}
         options |= {name: (option, _DEFAULTS.get(name)) for name, option in own.items()}
-
-        def command(**values: Any) -> None:
-            function(_Given(**{f.name: values.pop(f.name) for f in fields(_Given)}), **values)
-
-        command.__name__, command.__doc__ = function.__name__, function.__doc__
-        parameters = [
-            Parameter(name, Parameter.KEYWORD_ONLY, annotation=option, default=default)
-            for name, (option, default) in (options | _COMMON).items()
-        ]
-        command.__annotations__ = {one.name: one.annotation for one in parameters}
-        command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-        app.command()(command)
+        app.command()(as_command(function, _Given, options | _COMMON))
         return function
 
     return decorate

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from apstream.cli.options import show_config
+
 Ids = Annotated[list[str] | None, typer.Option("--id", help="Selection, e.g. 'visit=1^2 detector=3..6'")]
 Override = Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. detect.threshold_sigma=5.5")]
 SettingsFile = Annotated[
@@ -104,9 +106,7 @@ def _show(what: str, root: str, ids: list[str], chosen: Any) -> None:
             for job in select_raws(Repository(root), ids):
                 typer.echo(f"{job.id}  {job.path}")
         case "config":
-            import yaml
-
-            typer.echo(yaml.safe_dump(chosen.model_dump(mode="json"), sort_keys=False))
+            show_config(chosen)
         case _:
             raise BadSettings(f"cannot show {what!r}", where="--show", remedy="data, config or schema")
 

@@ -29,7 +29,7 @@ from apstream.service.skymap import around, find_skymap, skymap_around
 from apstream.tasks.coadd_regions import MaskSpan, mask_spans, spans_of
 from apstream.tasks.select_inputs import select_inputs
 
-__all__ = ["coadd_stored_warps", "make_coadds", "planned", "warp_type_name"]
+__all__ = ["coadd_stored_warps", "make_coadds", "planned", "warp_type_name", "warps_there"]
 
 
 def make_coadds(
@@ -111,7 +111,21 @@ def coadd_stored_warps(
     DatasetNotFound
         If there is none for the wanted patches, or no sky map.
     """
-    kind, skymap, choice = warp_type_name(settings.warp_type), find_skymap(repository), making.choice
+    jobs = warps_there(repository, settings, making.choice)
+    report, told = CoaddReport(), partial(making.progress, "coadds")
+    work_through(repository, _coadd_warps, jobs, settings, processes=making.processes, report=report, progress=told)
+    return report
+
+
+def warps_there(repository: Repository, settings: CoaddSettings, choice: Choice) -> list[_WarpsJob]:
+    """Return the patches that `coadd_stored_warps` would make, with their visits; makes and opens nothing.
+
+    Raises
+    ------
+    DatasetNotFound
+        If there is no warp for the wanted patches, or no sky map.
+    """
+    kind, skymap = warp_type_name(settings.warp_type), find_skymap(repository)
     entries = repository.find(kind, repository.select(choice.inputs))
     groups: dict[tuple[str, int, int], list[int]] = {}
     for entry in entries:
@@ -122,13 +136,10 @@ def coadd_stored_warps(
         words = " ".join(choice.inputs) or "any id"
         remedy = "make it with apstream warp, into the same rerun"
         raise DatasetNotFound(f"no location for {kind} with {words}", where=repository.root, remedy=remedy)
-    jobs = [
+    return [
         _WarpsJob(band=band, tract=skymap.tract(tract), patch=patch, visits=tuple(sorted(groups[band, tract, patch])))
         for band, tract, patch in sorted(groups)
     ]
-    report, told = CoaddReport(), partial(making.progress, "coadds")
-    work_through(repository, _coadd_warps, jobs, settings, processes=making.processes, report=report, progress=told)
-    return report
 
 
 def warp_type_name(warp_type: str) -> str:

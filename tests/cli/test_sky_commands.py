@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from helpers import sky_field as field
 from helpers.reading import bytes_read
 from helpers.sky_field import DEC, RA, SIDE, STEP, calexp
@@ -137,6 +138,27 @@ def test_what_would_be_combined_is_shown_and_nothing_made(root: Path):
     assert not Repository(root).find("deepCoadd")
 
 
+def test_settings_are_shown_and_nothing_made(root: Path):
+    for command in ("coadd", "warp"):
+        words = (command, root, "--show", "config", "--best", 3, "-c", "match.margin=1.2", "--rerun", "shown")
+        settings = yaml.safe_load(run(*words))
+        assert (settings["select"]["best"], settings["match"]["margin"]) == (3, 1.2)
+        assert settings["stages"]["isr"]["bias"] is True
+        assert ("warp_types" in settings) == (command == "warp")
+        with pytest.raises(BadSettings, match=r"--show: cannot show 'schema' .data or config"):
+            run(command, root, "--show", "schema")
+    assert not (root / "rerun" / "shown").exists()
+
+
+def test_what_would_be_warped_is_what_would_be_combined(root: Path):
+    words = (root, "--id", "tract=1", "--select-id", "visit=1..3", "--show", "data")
+    assert run("warp", *words) == run("coadd", *words) != ""
+
+
+def test_help_keeps_the_brackets_of_settings():
+    assert "-c warp_types=[direct]" in " ".join(run("warp", "--help").split())
+
+
 def test_exposures_are_chosen_by_their_psf_and_the_others_are_named(root: Path):
     shown = run("coadd", root, "--id", "visit=1..4", "--show", "data", "-c", "select.max_fwhm_arcsec=1.75")
     assert shown.count("wider than 1.75") == 4
@@ -173,7 +195,12 @@ def test_warps_are_kept_and_make_the_same_coadd(root: Path, coadds: Repository):
     assert warps.get("psfMatchedWarp.psf", **one).fwhm() == pytest.approx(1.05 * 3.6, rel=0.02)
     assert warps.get("directWarp.psf", **one).fwhm() == pytest.approx(WIDTHS[one["visit"]], rel=0.02)
     assert {"calexp", "skymap"} == {used.type for used in warps.precursors("directWarp", **one)}
-    run("coadd", root, "--id", "tract=1 filter=r", "--select-id", "visit=1..3", "--from", "warp", "--rerun", "warps")
+    words = ("coadd", root, "--id", "tract=1 filter=r", "--select-id", "visit=1..3", "--from", "warp")
+    planned = run(*words, "--rerun", "warps", "--show", "data").splitlines()
+    assert sum(line.count("visit=") for line in planned) == len(warps.find("psfMatchedWarp"))
+    assert not warps.own.registry.find("deepCoadd")
+    made = run(*words, "--rerun", "warps")
+    assert all(f"deepCoadd {line.split(':')[0]}: " in made for line in planned)
     compared = 0
     for entry in warps.find("deepCoadd"):
         ids = {key: entry.data_id[key] for key in ("band", "tract", "patch")}
