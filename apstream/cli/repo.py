@@ -141,15 +141,21 @@ def get(
     words: Words = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: describe it")] = None,
 ) -> None:
-    """Read a dataset, a component or a composite, and describe it or write it to a file."""
+    """Read a dataset, a component or a composite, and describe it or write it to a file.
+
+    The ending of the file says how: images .fits; tables .parquet, .csv, .ecsv, .json or .fits; records .yaml or .json.
+    """
+    from apstream.repo.dataset_types import StoredType
     from apstream.repo.export import describe, export
+    from apstream.repo.formats.registry import get_format
     from apstream.repo.repository import Repository
 
-    value = Repository(root).get(dataset_type, **_data_id(words))
+    repository = Repository(root)
+    value, kind = repository.get(dataset_type, **_data_id(words)), repository.policy[dataset_type]
     if out is None:
         typer.echo(describe(value))
     else:
-        export(value, out)
+        export(value, out, get_format(kind.format) if isinstance(kind, StoredType) else None)
         typer.echo(f"wrote {out}")
 
 

@@ -13,8 +13,7 @@ __all__ = ["FORMAT_OF", "read_calibs"]
 
 #: Storage format of each calibration type.
 FORMAT_OF: Mapping[str, str] = {
-    **dict.fromkeys(("bias", "dark", "flat", "fringe", "bfKernel"), "array"),
-    **{name: name for name in ("defects", "crosstalk", "linearity")},
+    **{name: name for name in ("bias", "dark", "flat", "fringe", "bfKernel", "defects", "crosstalk", "linearity")},
     "ptc": "photon_transfer",
 }
 

@@ -202,6 +202,20 @@ def test_a_master_is_not_taken_for_one_of_another_kind(raws: Path, repository: P
     apstream("isr", science, *common, tmp_path / "isr.fits", "--dark", tmp_path / "others.fits")
 
 
+def test_a_master_of_a_repository_keeps_its_kind_when_it_is_copied(raws: Path, tmp_path: Path) -> None:
+    repository = Repository.create(tmp_path / "repo", camera="simcam")
+    size = fits.getval(raws / f"science_{SCIENCE}.fits", "NAXIS2")
+    repository.put(np.ones((size, size), np.float32), "flat", band="r", detector=0, valid=(59000.0, 60000.0))
+    shutil.copy(str(repository.locate("flat", band="r", detector=0, mjd=59500.0)), tmp_path / "copied.fits")
+    words = ("flat", "band=r", "detector=0", "mjd=59500")
+    apstream("repo", "get", repository.root, *words, "--out", tmp_path / "written.fits")
+    for name in ("copied", "written"):
+        given = ("--bias", tmp_path / f"{name}.fits", "--camera", "simcam", "--out", tmp_path / "isr.fits")
+        with pytest.raises(BadFile, match=rf"{name}\.fits: its header says that it is flat, and bias is wanted"):
+            apstream("isr", raws / f"science_{SCIENCE}.fits", *given)
+    assert (repository.get("flat", band="r", detector=0, mjd=59500.0) == 1).all()
+
+
 def test_real_frames_of_a_cmos_camera_make_masters(shared_data: Path, tmp_path: Path) -> None:
     """The one bias is a constant 32; one dark and one flat of 300 s, so nothing can be rejected."""
     common = ("--camera", "generic", "--out")

@@ -323,7 +323,7 @@ SAMPLES: dict[str, Any] = {
     "background": background,
     "photo_calib": photo_calib,
     "transmission": transmission,
-    "array": array,
+    **dict.fromkeys(("array", "bias", "dark", "flat", "fringe", "bfKernel"), array),
     "defects": defects,
     "crosstalk": crosstalk,
     "linearity": linearity,

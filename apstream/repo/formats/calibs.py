@@ -22,6 +22,7 @@ __all__ = [
     "read_defects",
     "require_kind",
     "write_array",
+    "write_calib",
     "write_defects",
     "write_master",
 ]
@@ -54,10 +55,21 @@ def read_array_box(source: BinaryIO, box: Box) -> F32:
 
 def write_array(path: Path, value: Any) -> None:
     """Write a 2-D array; TypeError for values that float32, which it comes back as, does not hold."""
+    _array_hdu(value).writeto(path, overwrite=True)
+
+
+def write_calib(path: Path, value: Any, kind: str) -> None:
+    """Write a 2-D array of calibration with the card that says which; errors as `write_array`."""
+    hdu = _array_hdu(value)
+    _say_kind(hdu.header, kind)
+    hdu.writeto(path, overwrite=True)
+
+
+def _array_hdu(value: Any) -> fits.PrimaryHDU:
     pixels = np.asarray(value, np.float32)
     if pixels.ndim != 2 or not np.array_equal(pixels, value, equal_nan=value.dtype.kind == "f"):
         raise TypeError(f"an array of calibration is 2-D float32, not {value.ndim}-D {value.dtype}: convert it first")
-    fits.PrimaryHDU(pixels).writeto(path, overwrite=True)
+    return fits.PrimaryHDU(pixels)
 
 
 def write_master(
@@ -65,13 +77,17 @@ def write_master(
 ) -> None:
     """Write a combined frame, its error as extension NOISE, kind and numbers as cards, the frames in it as HISTORY."""
     primary = fits.PrimaryHDU(np.asarray(image, np.float32))
-    primary.header[_KIND] = (kind, "kind of calibration")
+    _say_kind(primary.header, kind)
     for name, value in numbers.items():
         primary.header[f"HIERARCH {name.upper()}"] = float(value) if np.isfinite(value) else str(value)
     for name in used:
         primary.header.add_history(name.encode("ascii", "replace").decode())
     extensions = [] if noise is None else [fits.ImageHDU(np.asarray(noise, np.float32), name="NOISE")]
     fits.HDUList([primary, *extensions]).writeto(path, overwrite=True)
+
+
+def _say_kind(header: fits.Header, kind: str) -> None:
+    header[_KIND] = (kind, "kind of calibration")
 
 
 def read_defects(path: Path) -> Defects:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,7 +38,14 @@ from apstream.repo.formats.amplifiers import (
     transfer_to,
 )
 from apstream.repo.formats.bits import read_bits, write_bits
-from apstream.repo.formats.calibs import read_array, read_array_box, read_defects, write_array, write_defects
+from apstream.repo.formats.calibs import (
+    read_array,
+    read_array_box,
+    read_defects,
+    write_array,
+    write_calib,
+    write_defects,
+)
 from apstream.repo.formats.catalogs import read_refcat
 from apstream.repo.formats.curves import read_transmission, write_transmission
 from apstream.repo.formats.documents import (
@@ -96,6 +104,8 @@ class Format:
         Reads, from an open file, the same type of value cut to a box; None where boxes make no sense.
     region
         Where on the sky a value lies, None if nowhere.
+    endings
+        Of files that `write` may be asked for by name; empty: any.
     """
 
     type: type[Any] | tuple[type[Any], ...]
@@ -104,6 +114,10 @@ class Format:
     components: Mapping[str, Callable[[BinaryIO], Any]] = field(default_factory=dict)
     read_box: Callable[[BinaryIO, Box], Any] | None = None
     region: Callable[[Any], SkyCircle | None] = lambda value: None
+    endings: tuple[str, ...] = ()
+
+
+_FITS, _TABLES, _YAML = (".fits", ".fit", ".fts"), (".parquet",), (".yaml", ".yml")
 
 
 def get_format(name: str) -> Format:
@@ -142,7 +156,12 @@ def _exposure(kind: Any, read: Callable[[Path], Any]) -> Format:
         components=part_readers(kind),
         read_box=box_reader(kind),
         region=_circle,
+        endings=_FITS,
     )
+
+
+def _array(write: Callable[[Path, Any], None]) -> Format:
+    return Format(type=np.ndarray, read=read_array, write=write, read_box=read_array_box, endings=_FITS)
 
 
 def _records(spec: TableSpec) -> Format:
@@ -150,6 +169,7 @@ def _records(spec: TableSpec) -> Format:
         type=np.ndarray,
         read=lambda path: read_records(path, spec),
         write=lambda path, value: write_table(path, records_to_table(spec.require(value), spec)),
+        endings=_TABLES,
     )
 
 
@@ -159,11 +179,11 @@ def _sources(spec: TableSpec) -> Format:
     def write(path: Path, value: Any) -> None:
         write_table(path, records_to_table(value, with_measured(spec, value.dtype)))
 
-    return Format(type=np.ndarray, read=lambda path: read_sources(path, spec), write=write)
+    return Format(type=np.ndarray, read=lambda path: read_sources(path, spec), write=write, endings=_TABLES)
 
 
 def _yaml(kind: type[Any], what: str, make: Callable[[Any], Any], plain: Callable[[Any], Any]) -> Format:
-    return Format(type=kind, read=yaml_reader(make, what), write=yaml_writer(plain))
+    return Format(type=kind, read=yaml_reader(make, what), write=yaml_writer(plain), endings=_YAML)
 
 
 FORMATS: dict[str, Format] = {
@@ -173,25 +193,26 @@ FORMATS: dict[str, Format] = {
     "characterized": _exposure(CharacterizedExposure, read_characterized),
     "calexp": _exposure(CalExp, read_calexp),
     "difference": _exposure(DifferenceImage, read_difference),
-    "wcs": Format(type=SkyWcs, read=read_wcs, write=write_wcs),
-    "psf": Format(type=Psf, read=read_psf, write=write_psf),
-    "mask": Format(type=np.ndarray, read=read_mask, write=write_mask, read_box=read_mask_box),
-    "background": Format(type=Background, read=read_background, write=write_background),
+    "wcs": Format(type=SkyWcs, read=read_wcs, write=write_wcs, endings=_FITS),
+    "psf": Format(type=Psf, read=read_psf, write=write_psf, endings=_FITS),
+    "mask": Format(type=np.ndarray, read=read_mask, write=write_mask, read_box=read_mask_box, endings=_FITS),
+    "background": Format(type=Background, read=read_background, write=write_background, endings=_FITS),
     "photo_calib": _yaml(PhotoCalib, "photometric calibration", photo_calib_from, asdict),
-    "transmission": Format(type=TransmissionCurve, read=read_transmission, write=write_transmission),
-    "array": Format(type=np.ndarray, read=read_array, write=write_array, read_box=read_array_box),
-    "bits": Format(type=np.ndarray, read=read_bits, write=write_bits),
-    "regions": Format(type=BrightObjects, read=read_regions, write=write_regions),
-    "defects": Format(type=Defects, read=read_defects, write=write_defects),
+    "transmission": Format(type=TransmissionCurve, read=read_transmission, write=write_transmission, endings=_TABLES),
+    "array": _array(write_array),
+    **{kind: _array(partial(write_calib, kind=kind)) for kind in ("bias", "dark", "flat", "fringe", "bfKernel")},
+    "bits": Format(type=np.ndarray, read=read_bits, write=write_bits, endings=_FITS),
+    "regions": Format(type=BrightObjects, read=read_regions, write=write_regions, endings=(".reg",)),
+    "defects": Format(type=Defects, read=read_defects, write=write_defects, endings=_YAML),
     "crosstalk": _yaml(Crosstalk, "crosstalk", crosstalk_from, crosstalk_to),
     "linearity": _yaml(Linearity, "linearity", linearity_from, linearity_to),
     "photon_transfer": _yaml(PhotonTransfer, "photon transfer (ptc)", transfer_from, transfer_to),
     "skymap": _yaml(SkyMap, "sky map", skymap_from, SkyMap.to_dict),
-    "table": Format(type=pa.Table, read=read_table, write=write_table),
+    "table": Format(type=pa.Table, read=read_table, write=write_table, endings=_TABLES),
     "stars": _sources(SOURCE),
     "instrumental_stars": _sources(INSTRUMENTAL_SOURCE),
     "dia_source": _records(DIA_SOURCE),
-    "yaml": Format(type=(dict, list), read=read_yaml, write=write_yaml),
-    "json": Format(type=(dict, list), read=read_json, write=write_json),
-    "text": Format(type=str, read=read_text, write=write_text),
+    "yaml": Format(type=(dict, list), read=read_yaml, write=write_yaml, endings=_YAML),
+    "json": Format(type=(dict, list), read=read_json, write=write_json, endings=(".json",)),
+    "text": Format(type=str, read=read_text, write=write_text, endings=(".txt",)),
 }
