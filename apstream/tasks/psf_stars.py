@@ -20,6 +20,7 @@ __all__ = ["StarChoice", "StarConfig", "choose_stars", "detect_sources", "guess_
 
 _LONGEST = 0.7  # ellipticity of a star, unless the bright sources are all trailed
 _FEWEST_TO_RESERVE = 60
+_MUCH_LOST, _SMALL_PX = 0.2, 100  # beyond these it is the image that lacks stars, not the sky
 
 
 class StarConfig(BaseModel):
@@ -65,7 +66,7 @@ def guess_seeing(state: WorkingImage, config: StarConfig) -> float:
     trusted = _none_of(_faults(state, shapes, config, radius=2.0))
     size = stellar_size(np.where(trusted, shapes.sigma, np.nan), shapes.snr, (shapes.e1, shapes.e2))
     if not np.isfinite(size):
-        raise _too_few(0, len(shapes), 1)
+        raise _too_few(state, 0, len(shapes), 1)
     state.fwhm = size * FWHM_PER_SIGMA
     near = trusted & (np.abs(shapes.sigma - size) < 0.15 * size)
     return float(np.median(shapes.minor[near])) * FWHM_PER_SIGMA if near.any() else state.fwhm
@@ -115,7 +116,7 @@ def choose_stars(state: WorkingImage, shapes: Shapes, config: StarConfig, *, lea
             break
         snr_limit, crowding = max(snr_limit / 2, 10.0), min(2.5 * crowding, 0.3)
     if locus.sum() < least:
-        raise _too_few(int(locus.sum()), len(shapes), least, _count(reasons))
+        raise _too_few(state, int(locus.sum()), len(shapes), least, _count(reasons))
     brightest = _brightest(locus, shapes.snr, most)
     reserved = _reserve(brightest, shapes, config.reserve)
     reasons |= {"off_locus": ~locus, "surplus": ~brightest, "reserved": reserved}
@@ -166,12 +167,33 @@ def _members(length: int, index: IntArray) -> BoolArray:
     return out
 
 
-def _too_few(found: int, sources: int, least: int, refused: dict[str, int] | None = None) -> TooFewStars:
+def _too_few(
+    state: WorkingImage, found: int, sources: int, least: int, refused: dict[str, int] | None = None
+) -> TooFewStars:
     why = ", ".join(f"{count} {name}" for name, count in (refused or {}).items() if count)
+    obstacle, remedy = _obstacle(state)
     return TooFewStars(
-        f"{found} stars for the PSF among {sources} sources{f' ({why})' if why else ''}; at least {least} are needed",
-        remedy="check focus, clouds and saturation, or lower characterize.stars.detect_sigma, "
-        "characterize.stars.min_snr or characterize.psf.min_stars",
+        f"{found} stars for the PSF among {sources} sources{f' ({why})' if why else ''}; at least {least} are needed"
+        + (f": {obstacle}" if obstacle else ""),
+        remedy=remedy,
+    )
+
+
+def _obstacle(state: WorkingImage) -> tuple[str, str]:
+    """Return what of the image itself leaves too few stars, empty if nothing does, and what to do."""
+    ny, nx = state.shape
+    lost, given = float(state.bad.mean()), "or supply the PSF: characterize.psf_source=supplied"
+    if lost > _MUCH_LOST:
+        causes = {"not finite or without data": "NO_DATA", "saturated": "SAT", "flagged as bad": "BAD"}
+        counts = {cause: np.count_nonzero(state.mask & int(MaskPlane[name])) for cause, name in causes.items()}
+        most = max(counts, key=lambda cause: counts[cause])
+        word = most if counts[most] else "without variance"
+        return f"{lost:.0%} of the pixels cannot be used, most of them {word}", f"see to these pixels, {given}"
+    if min(ny, nx) < _SMALL_PX:
+        return f"the image is only {ny} x {nx} pixels", f"take one of {_SMALL_PX} pixels a side at least, {given}"
+    return "", (
+        "check focus, clouds and saturation, or lower characterize.stars.detect_sigma, "
+        "characterize.stars.min_snr or characterize.psf.min_stars"
     )
 
 

@@ -17,6 +17,7 @@ from apstream.model.mask import MaskPlane
 
 __all__ = ["BackgroundConfig", "WorkingImage", "begin", "measure_sky", "take_sky"]
 
+_LEAST_PIXELS, _LEAST_SIDE = 400, 8  # fewer do not tell the sky
 _UNUSABLE = int(MaskPlane.BAD | MaskPlane.SAT | MaskPlane.NO_DATA)
 
 
@@ -67,7 +68,11 @@ def begin(image: MaskedImage, config: BackgroundConfig) -> WorkingImage:
 
 
 def _require_pixels(image: MaskedImage, bad: BoolArray) -> None:
-    if np.count_nonzero(~bad) >= max(400, 0.005 * bad.size):
+    usable = np.count_nonzero(~bad)
+    if bad.size < _LEAST_PIXELS or min(bad.shape) < _LEAST_SIDE:
+        size = f"the image is only {bad.shape[0]} x {bad.shape[1]} pixels"
+        raise NoGoodPixels(f"{usable} pixels can be used: {size}", remedy="take one of some hundred pixels a side")
+    if usable >= max(_LEAST_PIXELS, 0.005 * bad.size):
         return
     counts = {
         "NaN": int(np.count_nonzero(~np.isfinite(image.image))),
@@ -78,7 +83,7 @@ def _require_pixels(image: MaskedImage, bad: BoolArray) -> None:
     worst = max(counts, key=lambda name: counts[name])
     cause = f"mostly {worst}" if counts[worst] else "no variance"
     raise NoGoodPixels(
-        f"{np.count_nonzero(~bad)} of {bad.size} pixels can be used ({cause})",
+        f"{usable} of {bad.size} pixels can be used ({cause})",
         remedy="check exposure, saturation level and mask of the image",
     )
 

@@ -150,7 +150,31 @@ def test_a_field_without_stars_is_refused_with_a_remedy():
     blank = rng.normal(100, 10, (256, 256)).astype(np.float32)
     with pytest.raises(TooFewStars) as error:
         characterize(exposure(blank, np.full_like(blank, 100.0)))
-    assert error.value.remedy
+    assert "check focus, clouds" in error.value.remedy
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_where_half_the_pixels_are_missing_it_is_them_that_are_blamed(value):
+    field = make_field(size=256, fwhm=4.0, n_stars=30, seed=71)
+    holes = np.where(np.random.default_rng(3).random(field.image.shape) < 0.5, value, field.image).astype(np.float32)
+    with pytest.raises(TooFewStars, match="50% of the pixels cannot be used, most of them not finite") as error:
+        characterize(exposure(holes, field.variance))
+    assert "clouds" not in error.value.remedy
+    mask = np.where(np.isfinite(holes), 0, int(MaskPlane.BAD)).astype(np.int32)
+    with pytest.raises(TooFewStars, match="most of them flagged as bad"):
+        characterize(exposure(field.image, field.variance, mask))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [((20, 20), TooFewStars), ((64, 50), TooFewStars), ((3, 3), NoGoodPixels), ((1, 256), NoGoodPixels)],
+)
+def test_an_image_too_small_is_blamed_for_its_size(shape, kind):
+    field = make_field(size=256, fwhm=4.0, n_stars=30, seed=71)
+    part = np.s_[: shape[0], : shape[1]]
+    with pytest.raises(kind, match=f"the image is only {shape[0]} x {shape[1]} pixels") as error:
+        characterize(exposure(field.image[part].copy(), field.variance[part].copy()))
+    assert "clouds" not in error.value.remedy
 
 
 @pytest.mark.parametrize("fwhm", [2.0, 4.0])
