@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,19 @@ def test_a_calexp_comes_back_bit_for_bit(tmp_path: Path, calexp: CalExp):
     assert back.info.mid_mjd_tai == calexp.info.mid_mjd_tai
     assert np.isnan(back.metrics["characterize.fwhm_pixel"])
     assert back.metrics["calibrate.n_matched"] == 312
+
+
+def test_what_is_not_known_of_an_exposure_has_no_card(tmp_path: Path, calexp: CalExp):
+    write_image(tmp_path / "known.fits", calexp)
+    with fits.open(tmp_path / "known.fits") as hdus:
+        assert [hdus[0].header[key] for key in ("RA", "DEC")] == [calexp.info.ra, calexp.info.dec]
+    nan = float("nan")
+    unknown = replace(calexp, info=replace(calexp.info, ra=nan, dec=nan, mid_mjd_tai=nan, exposure_s=nan))
+    write_image(tmp_path / "unknown.fits", unknown)
+    with fits.open(tmp_path / "unknown.fits") as hdus:
+        assert not {"RA", "DEC", "MIDMJD", "EXPTIME"} & set(hdus[0].header)
+    back = read_calexp(tmp_path / "unknown.fits").info
+    assert np.isnan([back.ra, back.dec, back.mid_mjd_tai, back.exposure_s]).all()
 
 
 def test_a_difference_comes_back_bit_for_bit(tmp_path: Path, difference: DifferenceImage):

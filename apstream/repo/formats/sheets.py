@@ -18,6 +18,7 @@ from apstream.model.exposures import (
     CharacterizedExposure,
     DifferenceImage,
     Exposure,
+    ExposureInfo,
     MatchingKernel,
 )
 from apstream.model.geometry import Box
@@ -42,10 +43,7 @@ def primary_header(value: AnyExposure) -> fits.Header:
     header["VISIT"], header["DETECTOR"] = info.id.visit, info.id.detector
     header["BAND"], header["FILTER"] = _ascii(info.band), _ascii(info.physical_filter)
     header["OBJECT"], header["OBSTYPE"] = _ascii(info.object_name), _ascii(info.observation_type)
-    header.append(exact_card("MIDMJD", info.mid_mjd_tai, "[d] middle of the exposure, MJD TAI"))
-    header.append(exact_card("EXPTIME", info.exposure_s, "[s]"))
-    header.append(exact_card("RA", info.ra, "[deg] pointing"))
-    header.append(exact_card("DEC", info.dec, "[deg] pointing"))
+    header.extend(_known_cards(info))
     if isinstance(value, Exposure) and value.psf is not None:
         header["APSPSF"] = (True, "a PSF came with the image")
     if isinstance(value, CalExp):
@@ -60,6 +58,17 @@ def primary_header(value: AnyExposure) -> fits.Header:
         texts["zero_point_map"] = {key: calib[key] for key in ("spatial_mag", "box")}
     header["APSMETA"] = _json(texts)
     return header
+
+
+def _known_cards(info: ExposureInfo) -> list[fits.Card]:
+    """Return the cards of time and place; what is not known has none."""
+    cards = (
+        ("MIDMJD", info.mid_mjd_tai, "[d] middle of the exposure, MJD TAI"),
+        ("EXPTIME", info.exposure_s, "[s]"),
+        ("RA", info.ra, "[deg] pointing"),
+        ("DEC", info.dec, "[deg] pointing"),
+    )
+    return [exact_card(key, value, comment) for key, value, comment in cards if np.isfinite(value)]
 
 
 def exposure_hdus(value: AnyExposure) -> list[Any]:
