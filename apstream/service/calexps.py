@@ -22,7 +22,7 @@ from apstream.repo.repository import Repository
 from apstream.service.batch import BatchJob
 from apstream.service.choice import Choice
 from apstream.service.coadd_settings import CoaddReport, Progress
-from apstream.service.gather import gather_calibs, gather_reference
+from apstream.service.gather import gather_calibs, gather_reference, refcat_locations
 from apstream.service.references import notes_on
 from apstream.service.roots import read_raw_at
 from apstream.service.save import raw_input
@@ -71,10 +71,12 @@ def make_calexps(
     ------
     NoTemplateOverlap
         If there is none.
+    DatasetNotFound
+        If a reference catalogue that the settings name is not there.
     """
     missing = [job for job in jobs if job.path and calexp_entry(repository, job.id) is None]
     anchor = None
-    if missing and repository.entry("refcat", name=stages.calibrate.astrometry_refcat) is None:
+    if missing and not refcat_locations(repository, stages.calibrate):
         lead = making.reference or jobs[0]
         if calexp_entry(repository, lead.id) is None:
             report.notes += _calibrate_into((repository.root, repository.run), lead, None, stages)

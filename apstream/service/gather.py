@@ -21,7 +21,7 @@ from apstream.service.references import read_references
 from apstream.tasks.calibrate import CalibrateConfig
 from apstream.tasks.template import TemplateInput
 
-__all__ = ["footprint_of", "gather_calibs", "gather_inputs", "gather_reference"]
+__all__ = ["footprint_of", "gather_calibs", "gather_inputs", "gather_reference", "refcat_locations"]
 
 #: Degrees by which a header's pointing may be wrong.
 _POINTING_MARGIN = 0.02
@@ -119,17 +119,32 @@ def gather_reference(
         If a catalogue that the settings name is not there.
     """
     config = config or CalibrateConfig()
+    locations = refcat_locations(repository, config)
+    if not locations:
+        return None
+    region = _region(raw)
+    if region is not None:
+        region = SkyCircle(region.ra, region.dec, region.radius + _REFERENCE_MARGIN)
+    return read_references(locations[0], locations[1] if locations[1:] else None, raw.info, config, region=region)
+
+
+def refcat_locations(repository: Repository, config: CalibrateConfig) -> list[str]:
+    """Return where the catalogues lie that the settings name: one, or that of positions and that of magnitudes.
+
+    None at all where only ``main`` is wanted and the repository has none.
+
+    Raises
+    ------
+    DatasetNotFound
+        If one that the settings name is not there.
+    """
     names = [config.astrometry_refcat]
     if config.photometry_refcat not in (None, config.astrometry_refcat):
         names.append(str(config.photometry_refcat))
     found = [repository.entry("refcat", name=name) for name in names]
     if names == ["main"] and found == [None]:
-        return None
-    locations = [_located(repository, entry, name) for entry, name in zip(found, names, strict=True)]
-    region = _region(raw)
-    if region is not None:
-        region = SkyCircle(region.ra, region.dec, region.radius + _REFERENCE_MARGIN)
-    return read_references(locations[0], locations[1] if locations[1:] else None, raw.info, config, region=region)
+        return []
+    return [_located(repository, entry, name) for entry, name in zip(found, names, strict=True)]
 
 
 def _located(repository: Repository, entry: Entry | None, name: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from apstream.cli.main import app, register
-from apstream.errors import Conflict
+from apstream.errors import Conflict, DatasetNotFound
 from apstream.repo.ingest import ingest_sources
 from apstream.repo.provenance import why
 from apstream.repo.repository import Repository
@@ -98,6 +98,16 @@ def test_a_catalogue_without_the_band_is_named_once(root: Path, tmp_path: Path):
         done = CliRunner().invoke(app, [stage, *words, "-c", setting])
         assert done.exit_code == 0, done.output
         assert done.output.count(note) == count
+
+
+def test_a_catalogue_that_is_named_and_not_there_is_an_error(root: Path):
+    for which in ("astrometry", "photometry"):
+        words = ["coadd", str(root), "--id", "visit=1..2", "--rerun", which]
+        done = CliRunner().invoke(app, [*words, "-c", f"stages.calibrate.{which}_refcat=gaia"])
+        assert isinstance(done.exception, DatasetNotFound)
+        assert "refcat with name=gaia" in str(done.exception)
+        assert "apstream repo ingest" in str(done.exception)
+        assert not Repository(root / "rerun" / which).own.registry.find("calexp")
 
 
 def test_products_have_one_place(root: Path):
