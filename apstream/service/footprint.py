@@ -14,10 +14,11 @@ from apstream.errors import NoTemplateOverlap
 from apstream.model.geometry import Box
 from apstream.model.products import SkyCircle
 from apstream.model.wcs import SkyWcs
+from apstream.repo.dataset_types import data_id_text
 from apstream.repo.entries import Entry
 from apstream.repo.repository import Repository
 
-__all__ = ["Footprint", "overlap_fractions", "template_entries"]
+__all__ = ["Footprint", "overlap_fractions", "template_entries", "template_name"]
 
 _STEPS = 16
 #: Positions along each side by which the common coverage of several templates is counted.
@@ -71,6 +72,11 @@ def template_entries(
             remedy="make one with apstream coadd, or name a calexp with --template-id visit=N",
         )
     return entries
+
+
+def template_name(entry: Entry) -> str:
+    """Return what users call a template: a coadd is known by tract and patch, not by an exposure."""
+    return f"{entry.type} {data_id_text(entry.data_id)}"
 
 
 def overlap_fractions(

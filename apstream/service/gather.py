@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.pixels import PixelInputs
 from apstream.repo.entries import Entry
 from apstream.repo.repository import Repository
-from apstream.service.footprint import Footprint, template_entries
+from apstream.service.footprint import Footprint, template_entries, template_name
 from apstream.service.references import read_references
 from apstream.tasks.calibrate import CalibrateConfig
 from apstream.tasks.template import TemplateInput
@@ -60,8 +59,8 @@ def gather_inputs(
     reference = gather_reference(repository, raw, config.calibrate)
     return PixelInputs(
         calibs=gather_calibs(repository, raw, config),
-        reference=reference if reference is not None else found[0],
-        templates=[TemplateInput.from_image(t, _name(t)) for t in found],
+        reference=reference if reference is not None else found[0][1],
+        templates=[TemplateInput.from_image(image, name) for name, image in found],
         known=known,
     )
 
@@ -164,11 +163,13 @@ def _optional(repository: Repository, dataset_type: str, **data_id: Any) -> Any:
     return None if entry is None else repository.get_entry(entry)
 
 
-def _templates(repository: Repository, raw: RawExposure, template_id: dict[str, int] | None) -> Sequence[CalExp]:
+def _templates(
+    repository: Repository, raw: RawExposure, template_id: dict[str, int] | None
+) -> list[tuple[str, CalExp]]:
     where = footprint_of(raw)
     with naming(raw.info.origin):
         entries = template_entries(repository, where, raw.info.band, template_id, whom=str(raw.info.id))
-    return [repository.get_entry(entry) for entry in entries]
+    return [(template_name(entry), repository.get_entry(entry)) for entry in entries]
 
 
 def footprint_of(raw: RawExposure) -> Footprint:
@@ -187,7 +188,3 @@ def _region(raw: RawExposure) -> SkyCircle | None:
     ny, nx = raw.detector.shape
     radius = np.hypot(ny, nx) / 2 * raw.detector.pixel_scale_arcsec / 3600
     return SkyCircle(raw.info.ra, raw.info.dec, radius + _POINTING_MARGIN)
-
-
-def _name(template: CalExp) -> str:
-    return str(template.info.id)

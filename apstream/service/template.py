@@ -13,12 +13,10 @@ from apstream.model.products import KnownObjects
 from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.pixels import calibrate_raw
 from apstream.pipeline.stages import stages_of
-from apstream.repo.dataset_types import data_id_text
-from apstream.repo.entries import Entry
 from apstream.repo.repository import Repository
 from apstream.service.batch import BatchJob
 from apstream.service.calexps import calexp_entry
-from apstream.service.footprint import Footprint, overlap_fractions, template_entries
+from apstream.service.footprint import Footprint, overlap_fractions, template_entries, template_name
 from apstream.service.gather import footprint_of, gather_inputs
 from apstream.service.roots import read_raw_at
 from apstream.service.save import data_id_of, raw_input
@@ -82,7 +80,7 @@ def show_template_of(shop: TemplateShop, job: BatchJob) -> TemplateSeen:
     fractions, together = overlap_fractions(shop.templates, entries, own)
     return TemplateSeen(
         name=str(job.id),
-        inputs=[(_name(one), share) for one, share in zip(entries, fractions, strict=True)],
+        inputs=[(template_name(one), share) for one, share in zip(entries, fractions, strict=True)],
         coverage=together,
     )
 
@@ -113,8 +111,9 @@ def _from_calexp(shop: TemplateShop, job: BatchJob) -> tuple[CalExp, list[Templa
     science: CalExp = shop.output.get("calexp", visit=job.id.visit, detector=job.id.detector)
     where = Footprint.of(science.wcs, science.box)
     entries = template_entries(shop.templates, where, science.info.band, shop.template_id, whom=str(job.id))
-    found = [shop.templates.get_entry(entry) for entry in entries]
-    return science, [TemplateInput.from_image(one, str(one.info.id)) for one in found]
+    return science, [
+        TemplateInput.from_image(shop.templates.get_entry(entry), template_name(entry)) for entry in entries
+    ]
 
 
 def _from_raw(shop: TemplateShop, job: BatchJob) -> tuple[CalExp, list[TemplateInput]]:
@@ -144,7 +143,3 @@ def _as_calexp(made: Template, science: CalExp) -> CalExp:
 
 def _raw(shop: TemplateShop, job: BatchJob) -> RawExposure:
     return read_raw_at(job.path, load_camera(shop.output.camera), detector=job.id.detector)
-
-
-def _name(entry: Entry) -> str:
-    return f"{entry.type} {data_id_text(entry.data_id)}"

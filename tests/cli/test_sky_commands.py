@@ -304,6 +304,9 @@ def test_templates_cross_the_border_of_tracts_without_a_seam(root: Path, coadds:
     assert {"deepCoadd", "tract=0", "tract=1"} <= set(shown.split())
     assert float(shown.split("\t")[-1]) == pytest.approx(1.0, abs=0.02)
     said = run("template", root, "--visit", SCIENCE, "--rerun", "coadds")
+    named = [[line.split("\t")[1] for line in text.splitlines()[1:-1]] for text in (shown, said)]
+    assert all(name.startswith("deepCoadd tract=") and "patch=" in name for name in named[1])
+    assert sorted(named[0]) == sorted(named[1])
     template: CalExp = coadds.get("deepDiff_templateExp", visit=SCIENCE, detector=0)
     assert coadds.locate("deepDiff_templateExp", visit=SCIENCE, detector=0) in said
     assert {"calexp", "deepCoadd"} == {
