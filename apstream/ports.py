@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from apstream.arrays.types import Records
 from apstream.model.ids import VisitDetector
@@ -16,6 +16,7 @@ __all__ = [
     "Apdb",
     "ApdbUnit",
     "EventSource",
+    "IsolationLevel",
     "LedgerEntry",
     "Message",
     "OutboxEntry",
@@ -23,6 +24,9 @@ __all__ = [
     "SinkStatus",
     "SourceStatus",
 ]
+
+#: Of transactions of an APDB; which of them there are depends on the database.
+IsolationLevel = Literal["READ_UNCOMMITTED", "READ_COMMITTED", "REPEATABLE_READ", "SERIALIZABLE"]
 
 
 @dataclass(frozen=True, slots=True)

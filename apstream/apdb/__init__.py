@@ -1,7 +1,6 @@
 """The Alert Production Database: tables from the column registry, units of work, ledger and outbox."""
 
-from apstream.apdb.engine import IsolationLevel
 from apstream.apdb.migrate import create_apdb
 from apstream.apdb.sql import SqlApdb, open_apdb
 
-__all__ = ["IsolationLevel", "SqlApdb", "create_apdb", "open_apdb"]
+__all__ = ["SqlApdb", "create_apdb", "open_apdb"]

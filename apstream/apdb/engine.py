@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -22,9 +22,7 @@ from apstream.errors import (
     StorageUnavailable,
 )
 
-__all__ = ["IsolationLevel", "make_engine", "parse_url", "require_level", "sqlite_path", "translated"]
-
-IsolationLevel = Literal["READ_UNCOMMITTED", "READ_COMMITTED", "REPEATABLE_READ", "SERIALIZABLE"]
+__all__ = ["make_engine", "parse_url", "require_level", "sqlite_path", "translated"]
 
 #: What a kind of database offers, its default first. PostgreSQL's REPEATABLE READ would look at a region as it was
 #: before its lock was had, and two workers would make two objects of one.

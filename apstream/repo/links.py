@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from apstream.errors import BadSettings, Conflict, FileMissing
 from apstream.model.products import SkyCircle
+from apstream.repo.checksums import checksum_of
 from apstream.repo.data_ids import NOT_KEPT, since_text
 from apstream.repo.dataset_types import StoredType, data_id_text
 from apstream.repo.entries import Entry
 from apstream.repo.formats import convert
-from apstream.repo.place import checksum_of
 from apstream.repo.validity import ALWAYS, new_span
 from apstream.repo.writing import claim
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,13 +9,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from apstream.errors import ApstreamError, BadFile, BadSettings, FileMissing
+from apstream.repo.checksums import checksum_of
 from apstream.repo.entries import Entry
 from apstream.repo.policy import PolicyFile
 from apstream.repo.registry import Registry
 from apstream.repo.store import Store, open_store
 from apstream.repo.yaml_lines import read_mapping
 
-__all__ = ["CONFIG", "Config", "Place", "checksum_of", "open_places", "read_config"]
+__all__ = ["CONFIG", "Config", "Place", "open_places", "read_config"]
 
 CONFIG = "repository.yaml"
 _REGISTRY = "registry.sqlite3"
@@ -126,16 +126,6 @@ def read_config(store: Store) -> Config:
         parents=tuple(_absolute(store, str(parent)) for parent in parents),
         registry=str(words.get("registry", "")),
     )
-
-
-def checksum_of(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal text; for a folder, of the names and sizes of its files."""
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        listing = "\n".join(f"{file.relative_to(path)} {file.stat().st_size}" for file in files)
-        return hashlib.sha256(listing.encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open_into(places: dict[str, Place], store: Store, above: tuple[str, ...]) -> None:

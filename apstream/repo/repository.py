@@ -17,10 +17,11 @@ from apstream.model.geometry import Box
 from apstream.model.products import SkyCircle
 from apstream.repo import composites, links, validity
 from apstream.repo.chain import Chain
+from apstream.repo.checksums import checksum_of
 from apstream.repo.data_ids import NOT_KEPT, since_text
 from apstream.repo.dataset_types import AggregateType, ComponentType, CompositeType, StoredType, data_id_text
 from apstream.repo.entries import Entry, Input
-from apstream.repo.place import CONFIG, Place, checksum_of, read_config
+from apstream.repo.place import CONFIG, Place, read_config
 from apstream.repo.selection import Selection
 from apstream.repo.store import open_store
 from apstream.repo.writing import Pending, commit

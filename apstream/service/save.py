@@ -14,8 +14,8 @@ from apstream.model.ids import VisitDetector
 from apstream.model.sources import source_catalog
 from apstream.pipeline.pixels import PixelResult
 from apstream.pipeline.report import stage_records
+from apstream.repo.checksums import checksum_of
 from apstream.repo.entries import Input
-from apstream.repo.place import checksum_of
 from apstream.repo.repository import Repository
 from apstream.service.pixel_settings import RepositorySettings
 from apstream.service.roots import local_file

@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from apstream.apdb import IsolationLevel
 from apstream.pipeline.catalogs import CatalogsConfig
+from apstream.ports import IsolationLevel
 from apstream.service.pixel_settings import PixelSettings
 from apstream.settings import Source, build_settings, environment_sources, file_source, override_sources
 from apstream.transports.settings import EmbeddedSettings, TransportSettings

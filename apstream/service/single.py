@@ -19,13 +19,13 @@ from apstream.model.sources import source_catalog
 from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.stages import stages_of
 from apstream.repo.atomic import atomic_path
+from apstream.repo.checksums import checksum_of
 from apstream.repo.formats.external import ExternalOptions, read_external
 from apstream.repo.formats.fits import read_characterized, read_exposure, write_image
 from apstream.repo.formats.hdus import open_fits
 from apstream.repo.formats.raw import read_raw
 from apstream.repo.formats.registry import get_format
 from apstream.repo.formats.single import read_any_psf
-from apstream.repo.place import checksum_of
 from apstream.service.calib_files import read_calibs
 from apstream.service.references import notes_on, read_references, region_of, warn_of
 from apstream.tasks.external import ExternalConfig, enter

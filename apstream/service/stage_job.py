@@ -15,9 +15,9 @@ from apstream.model.exposures import CalExp, CharacterizedExposure, Exposure, Ra
 from apstream.model.sources import source_catalog
 from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.stages import stages_of
+from apstream.repo.checksums import checksum_of
 from apstream.repo.entries import Input
 from apstream.repo.formats.single import read_any_psf
-from apstream.repo.place import checksum_of
 from apstream.repo.repository import Repository
 from apstream.service.batch import BatchJob, BatchResult
 from apstream.service.gather import gather_calibs, gather_reference

@@ -51,7 +51,8 @@ def enter(external: ExternalImage, config: ExternalConfig) -> Exposure:
     else:
         variance = external.variance * np.float32(gain**2)
         empty = empty | ~(variance > 0) | ~np.isfinite(variance)
-        variance = np.where(empty, np.float32(np.median(variance[~empty])) if (~empty).any() else 1, variance)
+        if empty.any():
+            variance = np.where(empty, np.float32(np.median(variance[~empty])) if not empty.all() else 1, variance)
     mask = np.zeros(electrons.shape, np.int32)
     mask[empty] |= MaskPlane.NO_DATA
     mask[external.bad] |= MaskPlane.BAD
@@ -67,8 +68,8 @@ def _saturation(external: ExternalImage, config: ExternalConfig) -> float:
     if finite.size == 0:
         return float("inf")
     top = finite.max()
-    plateau = np.count_nonzero(finite == top) >= config.plateau_count and top > np.median(finite)
-    return float(top) if plateau else float("inf")
+    at_top = np.count_nonzero(finite == top)
+    return float(top) if config.plateau_count <= at_top <= finite.size // 2 else float("inf")
 
 
 def _variance(electrons: F32, bad: BoolArray, read_noise: float, mesh: int) -> F32:

@@ -6,12 +6,15 @@ import sys
 HEAVY = ("astropy", "numba", "pyarrow", "scipy", "sqlalchemy")
 
 
+def imported(code):
+    told = f"import sys; {code}; print(*(name for name in {HEAVY!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
 def test_naming_the_commands_imports_no_library_of_theirs():
-    code = f"""
-import sys
-from apstream.cli.main import register
-register()
-print(*(name for name in {HEAVY!r} if name in sys.modules))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    assert imported("from apstream.cli.main import register; register()") == []
+
+
+def test_one_stage_on_one_file_needs_no_database():
+    assert "sqlalchemy" not in imported("import apstream.service.single, apstream.service.run_settings")
