@@ -15,16 +15,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from apstream.arrays.coadd import masked_median
+from apstream.arrays.excess import classify, grow, magnitude, thinned, variance_of_model
 from apstream.arrays.halved import halved
-from apstream.arrays.neighbours import largest_near, true_near
+from apstream.arrays.neighbours import largest_near
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray
 
 __all__ = ["ExcessLimits", "SeparableKernel", "convolve_plain", "find_excess", "max_epochs", "separable", "smoothed"]
-
-_HIGH, _COUNTED, _LOW, _NEGATIVE = 1, 2, 4, 8
-State = NDArray[np.uint8]
-#: Variance of the median of many values over that of their mean.
-_MEDIAN_VARIANCE = np.pi / 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,43 +191,27 @@ def find_excess(
     matched = _matched(images, good, median, kernels, step)
     there, near = np.ascontiguousarray(good[:, ::step, ::step]), -(-limits.reach // step)
     model = masked_median(matched, there)
-    bright = largest_near(np.nan_to_num(np.abs(model)), near)
+    bright = largest_near(magnitude(model), near)
     number = there.sum(axis=0, dtype=np.int16)
-    spread = _smoothed_variance([variance[::step, ::step] for variance in variances], there, noise, near)
+    spread = _smoothed_variance(variances, there, noise, near, step)
     _raise_border(spread, max((kernel.half for kernel in kernels), default=0) + step - 1)
-    of_model = np.float32(_MEDIAN_VARIANCE) * spread.sum(axis=0) / np.maximum(number, 1).astype(np.float32) ** 2
-    states = np.zeros(matched.shape, np.uint8)
+    of_model = variance_of_model(spread, number)
+    states = np.empty(matched.shape, np.uint8)
     thresholds = np.array([limits.nsigma, limits.counted_nsigma, limits.low_nsigma, limits.fraction], np.float32)
     for k, state in enumerate(states):
-        _classify(matched[k] - model, np.sqrt(spread[k] + of_model), there[k], (bright, number), thresholds, state)
-    shown = np.zeros(number.shape, np.int16)
-    for state in states:
-        shown += true_near((state & _COUNTED) != 0, 1)
-    rare = shown <= max_epochs(number, limits)
-    out = np.zeros(good.shape, bool)
-    for k, state in enumerate(states):
-        found = _grown(state, rare, limits)
-        if found.any():
-            _enlarge(found, step, good[k], out[k])
+        classify((matched[k], model), (spread[k], of_model), (there[k], number, bright), thresholds, state)
+    allowed, out = max_epochs(np.arange(len(states) + 1), limits), np.zeros(good.shape, bool)
+    reach = (-(-limits.grow // step), -(-limits.rim // step))
+    for k in range(len(states)):
+        grow(states, k, (number, allowed), reach, (step, good[k], out[k]))
     return out
 
 
-@njit(cache=True, nogil=True)
-def _enlarge(found: BoolArray, step: int, good: BoolArray, out: BoolArray) -> None:
-    ny, nx = out.shape
-    for i in range(ny):
-        row = i // step
-        for k in range(found.shape[1]):
-            if found[row, k]:
-                for j in range(step * k, min(step * (k + 1), nx)):
-                    out[i, j] = good[i, j]
-
-
-def _smoothed_variance(variances: Sequence[F32], there: BoolArray, noise: F64, near: int) -> F32:
+def _smoothed_variance(variances: Sequence[F32], there: BoolArray, noise: F64, near: int, step: int) -> F32:
     # a star's own noise is spread as far as its light: the largest variance around is taken
     out = np.empty(there.shape, np.float32)
     for k, plane in enumerate(variances):
-        np.multiply(largest_near(np.where(there[k], plane, 0), near), np.float32(noise[k]), out=out[k])
+        np.multiply(largest_near(thinned(plane, there[k], step), near), np.float32(noise[k]), out=out[k])
     return out
 
 
@@ -249,44 +229,4 @@ def _matched(images: Sequence[F32], good: BoolArray, median: F32, kernels: list[
     for k, (image, kernel) in enumerate(zip(images, kernels, strict=True)):
         filled = halved(image, good[k], other) if step == 2 else np.where(good[k], image, other)
         out[k] = smoothed(filled, kernel)
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _classify(
-    difference: F32,
-    sigmas: F32,
-    good: BoolArray,
-    around: tuple[F32, NDArray[np.int16]],
-    thresholds: F32,
-    out: State,
-) -> None:
-    bright, number = around
-    high, counted, low, fraction = thresholds
-    ny, nx = difference.shape
-    for i in range(ny):
-        for j in range(nx):
-            if not good[i, j] or number[i, j] < 3:
-                continue
-            value = abs(difference[i, j])
-            sigma = sigmas[i, j]
-            beyond = value - fraction * bright[i, j]
-            state = (
-                _LOW * (value > low * sigma) + _HIGH * (beyond > high * sigma) + _COUNTED * (beyond > counted * sigma)
-            )
-            out[i, j] = np.uint8(state + _NEGATIVE * (difference[i, j] < 0))
-
-
-def _grown(state: State, rare: BoolArray, limits: ExcessLimits) -> BoolArray:
-    """Return the rare high pixels with their rims."""
-    out = np.zeros(state.shape, bool)
-    low = (state & _LOW) != 0
-    grow, rim = (-(-side // limits.step) for side in (limits.grow, limits.rim))
-    for sign in (0, _NEGATIVE):
-        own = (state & _NEGATIVE) == sign
-        seed = ((state & _HIGH) != 0) & rare & own
-        if seed.any():
-            near = true_near(seed, grow)
-            body = seed | (near & low & own)
-            out |= true_near(body, rim)
     return out

@@ -178,27 +178,50 @@ def clip_outliers(
         Where outliers become true. Pixels within `limits.margin` of the border would need neighbours that are not
         there. `clip_outliers_plain` returns them, slowly.
     """
-    states, count = np.empty(good.shape, np.uint8), np.zeros(median.shape, np.int16)
+    runs = np.empty((*good.shape[:2], -(-good.shape[2] // _RUN)), np.bool_)
+    states, count = np.zeros(good.shape, np.uint8), np.zeros(median.shape, np.int16)  # of most no page is touched
     squared = np.float32(_COUNTED * np.float32(limits.nsigma)) ** 2
-    for state, image, variance, use in zip(states, images, variances, good, strict=True):
-        _suspect(image, variance, use, median, squared, state, count)
+    for k, (image, variance) in enumerate(zip(images, variances, strict=True)):
+        _suspect(image, variance, good[k], median, squared, (runs[k], states[k], count))
     for k, (image, variance) in enumerate(zip(images, variances, strict=True)):
         levels = np.array([tolerated[1][k], limits.nsigma, limits.grow_nsigma], np.float32)
         around = (k, limits.reach, limits.grow)
-        _judge((image, variance, median), (good, count, tolerated[0]), levels, around, states[k], out[k])
+        known = (good, count, tolerated[0])
+        _judge((image, variance, median), known, levels, around, (runs[k], states[k]), out[k])
 
 
 @njit(cache=True, nogil=True)
 def _suspect(
-    image: F32, variance: F32, good: BoolArray, median: F32, squared: np.float32, out: IntArray, count: IntArray
+    image: F32,
+    variance: F32,
+    good: BoolArray,
+    median: F32,
+    squared: np.float32,
+    out: tuple[BoolArray, IntArray, IntArray],
 ) -> None:
-    # free of branches; comparisons with NaN are false
-    for i in range(image.shape[0]):
-        for j in range(image.shape[1]):
-            difference = image[i, j] - median[i, j]
-            far = good[i, j] & (difference * difference > squared * variance[i, j])
-            out[i, j] = np.uint8(far)
-            count[i, j] += np.int16(far)
+    # comparisons with NaN are false
+    runs, state, count = out
+    ny, nx = image.shape
+    for i in range(ny):
+        for run in range(runs.shape[1]):
+            first, last = run * _RUN, min((run + 1) * _RUN, nx)
+            runs[i, run] = _any_far((image, variance, median), good, squared, (i, first, last))
+            for j in range(first, last if runs[i, run] else first):
+                difference = image[i, j] - median[i, j]
+                far = good[i, j] & (difference * difference > squared * variance[i, j])
+                state[i, j] = np.uint8(far)
+                count[i, j] += np.int16(far)
+
+
+@njit(cache=True, nogil=True)
+def _any_far(values: tuple[F32, F32, F32], good: BoolArray, squared: np.float32, where: tuple[int, int, int]) -> bool:
+    # free of branches: many pixels at a time
+    image, variance, median = values
+    found, i = np.int32(0), np.uintp(where[0])
+    for j in range(np.uintp(where[1]), np.uintp(where[2])):
+        difference = image[i, j] - median[i, j]
+        found |= np.int32(good[i, j]) & np.int32(difference * difference > squared * variance[i, j])
+    return bool(found != 0)
 
 
 @njit(cache=True, nogil=True)
@@ -207,20 +230,18 @@ def _judge(
     known: tuple[BoolArray, IntArray, IntArray],
     levels: F32,
     around: tuple[int, int, int],
-    state: IntArray,
+    suspects: tuple[BoolArray, IntArray],
     out: BoolArray,
 ) -> None:
     # few pixels are suspects: what lies around is looked at for these alone
     good, count, allowed = known
+    runs, state = suspects
     ny, nx = state.shape
     for i in range(ny):
-        for first in range(0, nx, _RUN):
-            last, union = min(first + _RUN, nx), np.uint8(0)
-            for j in range(first, last):
-                union |= state[i, j]
-            if not union & _SUSPECT:
+        for run in range(runs.shape[1]):
+            if not runs[i, run]:
                 continue
-            for j in range(first, last):
+            for j in range(run * _RUN, min((run + 1) * _RUN, nx)):
                 if not state[i, j] & _SUSPECT or count[i, j] > allowed[_number(good, i, j)]:
                     continue
                 if _is_beyond(values, levels[0], levels[1], (i, j, around[1])):

@@ -8,9 +8,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from apstream.arrays.types import BoolArray
+from apstream.arrays.types import F32, BoolArray, IntArray
 
-__all__ = ["just_beyond", "largest_near", "true_near"]
+__all__ = ["just_beyond", "largest_near", "mark_beside", "true_near"]
+
+#: Pixels of a row that are passed over in one go.
+_RUN = 64
 
 
 def largest_near(image: NDArray[Any], reach: int) -> NDArray[Any]:
@@ -38,16 +41,49 @@ def just_beyond(where: BoolArray, reach: int) -> BoolArray:
     return out
 
 
+def mark_beside(weight: F32, mask: IntArray, bit: int) -> None:
+    """Set a bit, in place, where the weight is positive but that of one of the eight pixels around is not."""
+    _mark_beside(weight, mask, np.int32(bit))
+
+
 @njit(cache=True, nogil=True)
 def _mark_beyond(where: BoolArray, reach: int, out: BoolArray) -> None:
+    # what lies around is looked at run by run, and pixel by pixel only where it is not all the same
     ny, nx = where.shape
     for i in range(ny):
-        if where[i].all():
-            continue
-        first, last = max(0, i - reach), min(ny, i + reach + 1)
-        for j in range(nx):
-            if not where[i, j]:
-                out[i, j] = where[first:last, max(0, j - reach) : min(nx, j + reach + 1)].any()
+        for left in range(0, nx, _RUN):
+            right = min(left + _RUN, nx)
+            if _all_true(where, i, left, right):
+                continue
+            first, last = max(0, i - reach), min(ny, i + reach + 1)
+            if not where[first:last, max(0, left - reach) : min(nx, right + reach)].any():
+                continue
+            for j in range(left, right):
+                if not where[i, j]:
+                    out[i, j] = where[first:last, max(0, j - reach) : min(nx, j + reach + 1)].any()
+
+
+@njit(cache=True, nogil=True)
+def _all_true(where: BoolArray, i: int, left: int, right: int) -> bool:
+    row, all_ = np.uintp(i), True
+    for j in range(np.uintp(left), np.uintp(right)):
+        all_ &= where[row, j]
+    return all_
+
+
+@njit(cache=True, nogil=True)
+def _mark_beside(weight: F32, mask: IntArray, bit: np.int32) -> None:
+    ny, nx = weight.shape
+    for i in range(ny):
+        row, empty = np.uintp(i), np.int32(0)
+        for j in range(np.uintp(nx)):
+            empty |= np.int32(not weight[row, j] > 0)
+        for j in range(nx if empty else 0):
+            if not weight[i, j] > 0:
+                for y in range(max(0, i - 1), min(ny, i + 2)):
+                    for x in range(max(0, j - 1), min(nx, j + 2)):
+                        if weight[y, x] > 0:
+                            mask[y, x] |= bit
 
 
 @njit(cache=True, nogil=True)

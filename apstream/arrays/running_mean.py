@@ -1,6 +1,7 @@
 """A weighted mean of aligned images by running sums: one image at a time, nothing kept of those before.
 
-`add_image` and `finish_mean` are the fast pair; `mean_of_stack` says the same slowly, with all images in memory.
+`add_image` and `found_mean.finish_mean` are the fast pair; `mean_of_stack` says the same slowly, with all images in
+memory.
 """
 
 from __future__ import annotations
@@ -13,13 +14,27 @@ from numpy.typing import NDArray
 
 from apstream.arrays.types import F32, F64, BoolArray, IntArray
 
-__all__ = ["FoundMean", "RunningSums", "SumBits", "add_image", "finish_mean", "mean_of_stack", "usable", "used_input"]
+__all__ = [
+    "CLIPPED",
+    "EDGE",
+    "END",
+    "REJECTED",
+    "RUN",
+    "SATURATED",
+    "RunningSums",
+    "SumBits",
+    "add_image",
+    "mean_of_stack",
+    "usable",
+    "used_input",
+]
 
-_CLIPPED, _REJECTED, _EDGE, _END = 1, 2, 4, 8
+#: What happened to the images of a pixel.
+CLIPPED, REJECTED, EDGE, END, SATURATED = 1, 2, 4, 8, 16
 #: Inputs that one plane of an input map holds.
 _PER_PLANE = 32
 #: Pixels of a row that are added in one go if nothing is odd about them.
-_RUN = 64
+RUN = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +70,8 @@ class RunningSums:
         How many pixels count, are there but do not count, and are saturated.
     inputs, others : ndarray, shape (ceil(n / 32), ny, nx), uint32
         Bit k % 32 of plane k // 32: image k counts; image k is there but does not count.
+    odd : ndarray, shape (ny, ceil(nx / 64)), bool
+        Runs of pixels of which anything but `clean`, `inputs` and the first of `number` may have been touched.
     """
 
     clean: F32
@@ -63,6 +80,7 @@ class RunningSums:
     number: NDArray[np.int16]
     inputs: NDArray[np.uint32]
     others: NDArray[np.uint32]
+    odd: BoolArray
 
     @classmethod
     def zeros(cls, n: int, shape: tuple[int, int]) -> RunningSums:
@@ -75,41 +93,15 @@ class RunningSums:
             np.zeros(sums, np.int16),
             np.zeros(planes, np.uint32),
             np.zeros(planes, np.uint32),
+            np.zeros((shape[0], -(-shape[1] // RUN)), np.bool_),
         )
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FoundMean:
-    """The mean with its variance, weight and bookkeeping.
-
-    Parameters
-    ----------
-    image, variance : ndarray, shape (ny, nx), float32
-        NaN where there is nothing.
-    weight : ndarray, shape (ny, nx), float32
-        Sum of the weights of the images used.
-    count : ndarray, shape (ny, nx), int16
-        How many were used.
-    input_map : ndarray, shape (ceil(n / 32), ny, nx), uint32
-        Which.
-    mask : ndarray, shape (ny, nx), int32
-        Union of the masks of the pixels used.
-    clipped, rejected, edge, end, saturated : ndarray, shape (ny, nx), bool
-        Some image was clipped here, rejected for its mask, at its edge, or ends just before; more than the
-        asked fraction is saturated.
-    """
-
-    image: F32
-    variance: F32
-    weight: F32
-    count: NDArray[np.int16]
-    input_map: NDArray[np.uint32]
-    mask: NDArray[np.int32]
-    clipped: BoolArray
-    rejected: BoolArray
-    edge: BoolArray
-    end: BoolArray
-    saturated: BoolArray
+    def cleared(self, shape: tuple[int, int]) -> RunningSums:
+        """Return the sums of no image for `shape`: these, set to zero, if that is theirs."""
+        if self.clean.shape[1:] != shape:
+            return self.zeros(len(self.inputs) * _PER_PLANE, shape)
+        _clear((self.clean, self.rest), (self.flags, self.number), (self.inputs, self.others), self.odd)
+        return self
 
 
 def add_image(
@@ -140,7 +132,7 @@ def add_image(
     nothing = np.zeros((0, 0), np.bool_)
     _add(
         (sums.clean, sums.rest, sums.flags, sums.number),
-        (sums.inputs[number // _PER_PLANE], sums.others[number // _PER_PLANE]),
+        (sums.inputs[number // _PER_PLANE], sums.others[number // _PER_PLANE], sums.odd),
         tuple(np.ascontiguousarray(plane) for plane in planes),
         (nothing if clipped is None else np.ascontiguousarray(clipped), nothing if ends is None else ends),
         np.float32(weight),
@@ -152,7 +144,7 @@ def add_image(
 @njit(cache=True, nogil=True)
 def _add(
     sums: tuple[F32, F32, IntArray, IntArray],
-    maps: tuple[NDArray[np.uint32], NDArray[np.uint32]],
+    maps: tuple[NDArray[np.uint32], NDArray[np.uint32], BoolArray],
     planes: tuple[F32, F32, IntArray],
     marks: tuple[BoolArray, BoolArray],
     weight: np.float32,
@@ -163,26 +155,28 @@ def _add(
     clean, _, flags, number = sums
     image, variance, mask = planes
     clipped, ends = marks
-    inputs = maps[0]
+    inputs, odd = maps[0], maps[2]
     ny, nx = image.shape
     for i in range(ny):
-        if ends.size:
-            for j in range(nx):
-                if ends[i, j]:
-                    flags[2, i, j] |= _END
-        for first in range(0, nx, _RUN):
-            where = (i, first, min(first + _RUN, nx))
+        for run in range(odd.shape[1]):
+            where = (i, run * RUN, min((run + 1) * RUN, nx))
+            if ends.size > 0 and _any(ends, where):
+                odd[i, run] = True
+                for j in range(where[1], where[2]):
+                    if ends[i, j]:
+                        flags[2, i, j] |= END
             if not (clipped.size > 0 and _any(clipped, where)) and _is_plain(image, variance, mask, where):
                 _add_row(image, variance, weight, clean, where)
                 _count_row(number, inputs, own, where)
             else:
+                odd[i, run] = True
                 _add_pixels(sums, maps, planes, clipped, where, (weight, own), bits)
 
 
 @njit(cache=True, nogil=True)
 def _add_pixels(
     sums: tuple[F32, F32, IntArray, IntArray],
-    maps: tuple[NDArray[np.uint32], NDArray[np.uint32]],
+    maps: tuple[NDArray[np.uint32], NDArray[np.uint32], BoolArray],
     planes: tuple[F32, F32, IntArray],
     clipped: BoolArray,
     where: tuple[int, int, int],
@@ -203,9 +197,9 @@ def _add_pixels(
         if flag:
             number[2, i, j] += (flag & saturated) != 0
             if flag & edge and not out:
-                flags[2, i, j] |= _EDGE
+                flags[2, i, j] |= EDGE
         if out or flag & bad:
-            flags[2, i, j] |= _CLIPPED if out else (0 if flag & edge else _REJECTED)
+            flags[2, i, j] |= CLIPPED if out else (0 if flag & edge else REJECTED)
             at, total, which = 1, rest, maps[1]
         else:
             at, total, which = 0, clean, maps[0]
@@ -272,57 +266,19 @@ def _usable(image: F32, variance: F32, mask: IntArray, bad: np.int32, out: BoolA
             row[j] = (difference == 0) & ((flags[j] & bad) == 0)
 
 
-def finish_mean(sums: RunningSums, *, saturated_fraction: float) -> FoundMean:
-    """Turn sums into the mean; where no image counts, all that are there do, and nothing is rejected."""
-    shape, history = sums.number.shape[1:], sums.flags[2]
-    image, variance, weight = (np.empty(shape, np.float32) for _ in range(3))
-    none = sums.number[0] == 0
-    _finish((sums.clean, sums.rest), none, (image, variance, weight))
-    count, input_map, mask = sums.number[0], sums.inputs, sums.flags[0]
-    seen = int(np.bitwise_or.reduce(history, axis=None))
-    if none.any():
-        count = np.where(none, sums.number[1], count)
-        input_map, mask = np.where(none, sums.others, input_map), np.where(none, sums.flags[1], mask)
-    return FoundMean(
-        image=image,
-        variance=variance,
-        weight=weight,
-        count=count,
-        input_map=input_map,
-        mask=mask,
-        clipped=_with_bit(history, _CLIPPED, seen),
-        rejected=_with_bit(history, _REJECTED, seen) & ~none,
-        edge=_with_bit(history, _EDGE, seen),
-        end=_with_bit(history, _END, seen),
-        saturated=_many_saturated(sums.number, saturated_fraction),
-    )
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _finish(sums: tuple[F32, F32], none: BoolArray, out: tuple[F32, F32, F32]) -> None:
-    ny, nx = none.shape
-    for i in range(ny):
-        image, variance, weight = out[0][i], out[1][i], out[2][i]
-        value, noise, total = sums[0][0, i], sums[0][1, i], sums[0][2, i]
-        for j in range(nx):
-            share = np.float32(1) / total[j]  # infinite, and NaN the rest, where there is nothing
-            image[j], variance[j], weight[j] = value[j] * share, noise[j] * share * share, total[j]
-        if none[i].any():
-            for j in range(nx):
-                if none[i, j]:
-                    share = np.float32(1) / sums[1][2, i, j]
-                    image[j], variance[j] = sums[1][0, i, j] * share, sums[1][1, i, j] * share * share
-                    weight[j] = sums[1][2, i, j]
-
-
-def _with_bit(history: NDArray[np.int32], bit: int, seen: int) -> BoolArray:
-    return (history & bit) != 0 if seen & bit else np.zeros(history.shape, bool)
-
-
-def _many_saturated(number: NDArray[np.int16], fraction: float) -> BoolArray:
-    if not number[2].any():
-        return np.zeros(number.shape[1:], bool)
-    return np.asarray(number[2] > fraction * (number[0] + number[1]))
+@njit(cache=True, nogil=True)
+def _clear(
+    sums: tuple[F32, F32], counts: tuple[IntArray, IntArray], maps: tuple[IntArray, IntArray], odd: BoolArray
+) -> None:
+    sums[0][:], counts[1][0], maps[0][:] = 0, 0, 0
+    nx = sums[0].shape[2]
+    for i in range(odd.shape[0]):
+        for run in range(odd.shape[1]):
+            if odd[i, run]:
+                where = slice(run * RUN, min((run + 1) * RUN, nx))
+                sums[1][:, i, where], counts[0][:, i, where], maps[1][:, i, where] = 0, 0, 0
+                counts[1][1:, i, where] = 0
+                odd[i, run] = False
 
 
 def mean_of_stack(stack: F32, variance: F32, use: BoolArray, weights: F64) -> tuple[F32, F32, NDArray[np.int16]]:

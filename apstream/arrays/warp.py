@@ -27,6 +27,7 @@ from apstream.arrays.positions import (
     run_end,
 )
 from apstream.arrays.types import F32, F64, FloatArray, IntArray
+from apstream.arrays.warp_runs import Run, run_end_padded, run_image, run_variance
 
 __all__ = ["CELL", "LOST_WEIGHT", "MASK_WEIGHT", "MIN_WEIGHT", "MapGrid", "PixelMap", "map_grid", "resample"]
 
@@ -41,11 +42,6 @@ LOST_WEIGHT = 0.02
 MIN_WEIGHT = 0.5
 _MASKED, _BAD, _LACKING = 1, 2, 4
 Status = NDArray[np.uint8]
-#: Pixels on successive source pixels: row and first column there, target row, first pixel of the block, and which
-#: pixels of the block.
-Run = tuple[int, int, int, int, int, int]
-_B, _WX = np.uintp(BLOCK), np.uintp(TAPS * BLOCK)
-_FY, _FX, _SCALE = np.uintp(FY * BLOCK), np.uintp(FX * BLOCK), np.uintp(SCALE * BLOCK)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,6 +227,8 @@ def _resample(
     for i in range(ny):
         for first in range(0, nx, BLOCK):
             n = min(BLOCK, nx - first)
+            for j in range(np.uintp(first), np.uintp(first + n)):
+                out_mask[np.uintp(i), j] = 0
             block_positions(nodes, offset, (i, first, n), whole, found)
             block_weights(taps[1], FY, 0, found)
             block_weights(taps[1], FX, TAPS, found)
@@ -242,9 +240,12 @@ def _resample(
                 if state & _BAD:
                     _odd_run(source, nodes, taps[0], (offset, bits), where, (whole, found), out)
                     continue
-                _run_image(image, found, where, out_image)
-                _run_variance(variance, found, where, out_variance)
-                _run_mask(mask, status, found, state, where, out_mask)
+                if state & _MASKED:
+                    _run_mask(mask, status, found, where, out_mask)
+                padded = run_end_padded(status.shape, where, n)
+                where = (where[0], where[1], i, first, start, padded)
+                run_image(image, found, where, out_image)
+                run_variance(variance, found, where, out_variance)
 
 
 @njit(cache=True, nogil=True)
@@ -281,9 +282,10 @@ def _odd_run(
         last, state = _good_end(source[3], known[0], j, beyond)
         if last > j:
             piece = (y, x + j - start, i, first, j, last)
-            _run_image(source[0], known[1], piece, out[0])
-            _run_variance(source[2], known[1], piece, out[2])
-            _run_mask(source[1], source[3], known[1], state, piece, out[1])
+            run_image(source[0], known[1], piece, out[0])
+            run_variance(source[2], known[1], piece, out[2])
+            if state & _MASKED:
+                _run_mask(source[1], source[3], known[1], piece, out[1])
             j = last
             continue
         sy, sx = position(nodes, offset, i, first + j)
@@ -317,51 +319,14 @@ def _reached(shape: tuple[int, int], whole: IntArray, start: int, end: int) -> t
     return inside, max(inside, min(end, shape[1] - x))
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _run_image(image: F32, found: F32, where: Run, out: F32) -> None:
-    # all is read in order, many pixels at a time
-    y, x, row = np.uintp(where[0]), np.uintp(where[1]), np.uintp(where[2])
-    begin, start = np.uintp(where[3]), np.uintp(where[4])
-    top, left = y - np.uintp(CENTRE), x - np.uintp(CENTRE)
-    u1, u2, u3, u4, u5 = np.uintp(1), np.uintp(2), np.uintp(3), np.uintp(4), np.uintp(5)
-    for n in range(np.uintp(where[5] - where[4])):
-        j, x = start + np.uintp(n), left + np.uintp(n)
-        w0, w1, w2 = found[_WX + j], found[_WX + _B + j], found[_WX + u2 * _B + j]
-        w3, w4, w5 = found[_WX + u3 * _B + j], found[_WX + u4 * _B + j], found[_WX + u5 * _B + j]
-        total = np.float32(0)
-        for k in range(TAPS):
-            y = top + np.uintp(k)
-            total += found[np.uintp(k) * _B + j] * (
-                w0 * image[y, x] + w1 * image[y, x + u1] + w2 * image[y, x + u2]
-                + w3 * image[y, x + u3] + w4 * image[y, x + u4] + w5 * image[y, x + u5]
-            )  # fmt: skip
-        out[row, begin + j] = found[_SCALE + j] * total
-
-
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _run_variance(variance: F32, found: F32, where: Run, out: F32) -> None:
-    y, left, row = np.uintp(where[0]), np.uintp(where[1]), np.uintp(where[2])
-    begin, start = np.uintp(where[3]), np.uintp(where[4])
-    one = np.uintp(1)
-    for n in range(np.uintp(where[5] - where[4])):
-        j, x = start + np.uintp(n), left + np.uintp(n)
-        fy, fx, scale = found[_FY + j], found[_FX + j], found[_SCALE + j]
-        upper = variance[y, x] + fx * (variance[y, x + one] - variance[y, x])
-        lower = variance[y + one, x] + fx * (variance[y + one, x + one] - variance[y + one, x])
-        out[row, begin + j] = scale * scale * (upper + fy * (lower - upper))
-
-
 @njit(cache=True, nogil=True)
-def _run_mask(mask: IntArray, status: Status, found: F32, state: np.uint8, where: Run, out: IntArray) -> None:
+def _run_mask(mask: IntArray, status: Status, found: F32, where: Run, out: IntArray) -> None:
     y, x, row, begin, start, end = where
-    for j in range(begin + start, begin + end):
-        out[row, j] = 0
-    if state & _MASKED:
-        for n in range(end - start):
-            if status[y, x + n] & _MASKED:
-                weights = found[start + n : 2 * TAPS * BLOCK : BLOCK]
-                corner = (y - CENTRE, x + n - CENTRE)
-                out[row, begin + start + n] = _mask_union(mask, corner, weights[:TAPS], weights[TAPS:])
+    for n in range(end - start):
+        if status[y, x + n] & _MASKED:
+            weights = found[start + n : 2 * TAPS * BLOCK : BLOCK]
+            corner = (y - CENTRE, x + n - CENTRE)
+            out[row, begin + start + n] = _mask_union(mask, corner, weights[:TAPS], weights[TAPS:])
 
 
 @njit(cache=True, nogil=True)

@@ -37,7 +37,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; errors of ours become one line, not a traceback."""
-    gc.set_threshold(100_000, 50, 50)  # what imports make stays: looking through it again and again takes a tenth
+    gc.set_threshold(400_000, 50, 50)  # what imports make stays: looking through it takes a tenth
     register()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries, for developers: python -W default shows them

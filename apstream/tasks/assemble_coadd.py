@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from apstream.arrays.running_mean import FoundMean, RunningSums, SumBits, add_image, finish_mean, usable, used_input
+from apstream.arrays.found_mean import FoundMean, finish_mean
+from apstream.arrays.running_mean import RunningSums, SumBits, add_image, usable, used_input
 from apstream.arrays.types import F32, BoolArray
 from apstream.errors import BadSettings, NoGoodPixels
 from apstream.model.geometry import Box
@@ -170,8 +171,10 @@ def assemble_coadd(
     chosen = {name: [values[k] for k in kept] for name, values in (extras or {}).items()}
     out = _Planes.make(len(ordered), target.shape)
     search = prepare_search(ordered, target, config.artifacts) if config.artifacts and ordered else None
+    sums = RunningSums.zeros(max(len(ordered), 1), (0, 0))
     for box in _subregions(target, _sides(len(ordered), target, search, config)):
-        found = _assemble_part(ordered, (box, target), search, config, chosen)
+        sums = sums.cleared(box.shape)
+        found = _assemble_part(ordered, (box, target, sums), search, config, chosen)
         _place(out, found, box.slices(target))
     mark_edges(out.mask, out.weight)
     if not out.count.any():
@@ -269,19 +272,20 @@ def _subregions(target: Box, sides: tuple[int, int]) -> Iterator[Box]:
 
 
 def _place(out: _Planes, found: FoundMean, where: tuple[slice, slice]) -> None:
-    out.image[where], out.variance[where], out.mask[where] = found.image, found.variance, coadd_mask(found)
+    out.image[where], out.variance[where] = found.image, found.variance
     out.weight[where], out.count[where] = found.weight, found.count
+    coadd_mask(found, out.mask[where])
     out.input_map[:, *where] = found.input_map
 
 
 def _assemble_part(
     inputs: Sequence[WarpedInput],
-    place: tuple[Box, Box],
+    place: tuple[Box, Box, RunningSums],
     search: ArtifactSearch | None,
     config: AssembleCoaddConfig,
     extras: Mapping[str, Sequence[Any]],
 ) -> FoundMean:
-    box, target = place
+    box, target, sums = place
     wide = box.grow(_margin(search)).intersect(target)
     here = [k for k, item in enumerate(inputs) if not item.box.intersect(wide).is_empty]
     bits = SumBits(
@@ -290,7 +294,6 @@ def _assemble_part(
         edge=int(MaskPlane.EDGE),
         saturated=int(MaskPlane.SAT),
     )
-    sums = RunningSums.zeros(max(len(inputs), 1), box.shape)
     inner = box.slices(wide)
     opened = (_opened(inputs[k], wide, config) for k in here)
     clipped: BoolArray | None = None

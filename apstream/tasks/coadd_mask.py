@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from apstream.arrays.neighbours import just_beyond, true_near
-from apstream.arrays.running_mean import FoundMean, usable
+from apstream.arrays.found_mean import FoundMean
+from apstream.arrays.neighbours import just_beyond, mark_beside
+from apstream.arrays.running_mean import CLIPPED, EDGE, END, REJECTED, SATURATED, usable
 from apstream.arrays.types import F32, BoolArray
 from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane
@@ -14,24 +15,21 @@ from apstream.model.mask import MaskPlane
 __all__ = ["coadd_mask", "ends_of", "mark_edges"]
 
 
-def coadd_mask(found: FoundMean) -> NDArray[np.int32]:
-    """Return the union of the planes of the pixels used, and of what happened to the others.
+def coadd_mask(found: FoundMean, out: NDArray[np.int32]) -> None:
+    """Fill `out`, shape (ny, nx), with the planes of the pixels used, and what happened to the others.
 
     EDGE of an input becomes SENSOR_EDGE, clipping CLIPPED, any other reason REJECTED; with each of these, and
     where an input ends, the PSF is inexact. SAT stands where more than the asked fraction is saturated.
     """
     inexact = int(MaskPlane.INEXACT_PSF)
-    out = found.mask & ~int(MaskPlane.EDGE | MaskPlane.SAT)
-    for where, bits in (
-        (found.clipped, int(MaskPlane.CLIPPED) | inexact),
-        (found.rejected, int(MaskPlane.REJECTED) | inexact),
-        (found.edge, int(MaskPlane.SENSOR_EDGE) | inexact),
-        (found.end, inexact),
-        (found.saturated, int(MaskPlane.SAT)),
-    ):
-        if where.any():
-            out |= where * np.int32(bits)
-    return np.where(found.count > 0, out, np.int32(MaskPlane.NO_DATA))
+    bits = {
+        CLIPPED: int(MaskPlane.CLIPPED) | inexact,
+        REJECTED: int(MaskPlane.REJECTED) | inexact,
+        EDGE: int(MaskPlane.SENSOR_EDGE) | inexact,
+        END: inexact,
+        SATURATED: int(MaskPlane.SAT),
+    }
+    found.mask_with(bits, int(MaskPlane.EDGE | MaskPlane.SAT), int(MaskPlane.NO_DATA), out)
 
 
 def ends_of(part: MaskedImage, inner: tuple[slice, slice], reach: int) -> BoolArray | None:
@@ -44,7 +42,4 @@ def ends_of(part: MaskedImage, inner: tuple[slice, slice], reach: int) -> BoolAr
 
 def mark_edges(mask: NDArray[np.int32], weight: F32) -> None:
     """Set EDGE, in place, on pixels next to one without weight."""
-    empty = ~(weight > 0)
-    if empty.any() and not empty.all():
-        rim = true_near(empty, 1) & ~empty
-        mask[rim] |= np.int32(MaskPlane.EDGE)
+    mark_beside(weight, mask, int(MaskPlane.EDGE))
