@@ -1,8 +1,9 @@
 """Difference-image quality with templates of psf-matched and of direct warps, against simulated truth.
 
-    python -m benchmarks.coadds NIGHT --types psf_matched direct
+    python -m benchmarks.coadds WORK --case A
 
-NIGHT is what ``apstream simulate NIGHT --visits 8 --template-visits 5 --transients 300`` wrote. The template
+simulates the nights of a case of docs/coadds.md (A, B or C) in the folder WORK; without a case, WORK is a night that
+``apstream simulate WORK --visits 8 --template-visits 5 --transients 300`` wrote. The template
 visits become one coadd of each type, every science visit is subtracted from each, and completeness, spurious
 detections and flux pulls are printed for the visits that are sharper than the psf-matched template and for
 those that are wider.
@@ -32,6 +33,8 @@ from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.pixels import PixelInputs, PixelResult, calibrate_raw, find_dia_sources
 from apstream.repo.formats.catalogs import read_refcat
 from apstream.repo.formats.raw import read_raw
+from apstream.simulate.config import NightConfig, OpticsConfig
+from apstream.simulate.night import simulate_night
 from apstream.tasks.template import TemplateInput
 from benchmarks.quality import MATCH_PIXELS, Quality, explained, noise_at, usable
 
@@ -39,6 +42,13 @@ from benchmarks.quality import MATCH_PIXELS, Quality, explained, noise_at, usabl
 _ALONE_PIXELS = 15.0
 
 __all__ = ["Night", "coadd_of", "main", "quality_of"]
+
+#: For each case: science visits, template visits, how many of these are used, seed, seeing of science and of templates.
+_CASES = {
+    "A": (8, 5, 5, 1, (0.7, 1.3), (0.7, 1.3)),
+    "B": (6, 8, 3, 2, (0.7, 1.3), (0.7, 1.3)),
+    "C": (4, 5, 5, 3, (1.15, 1.25), (0.72, 0.8)),
+}
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,20 @@ class Night:
     def result(self, visit: int, template: CalExp) -> PixelResult:
         """Subtract a template from a visit."""
         return find_dia_sources(self.raw(visit), self.inputs(template), PixelConfig())
+
+
+def simulate_case(work: Path, case: str) -> tuple[Night, Night, int]:
+    """Simulate a case; return the night of the science visits, that of the templates, and how many of these to use."""
+    visits, templates, best, seed, science, earlier = _CASES[case]
+    nights = []
+    for name, seeing in (("science", science), ("templates", earlier)):
+        folder = work / f"{case}-{name}"
+        if not folder.exists():
+            optics = OpticsConfig(seeing_arcsec=seeing)
+            counts = {"visits": visits, "template_visits": templates, "transients": 300}
+            simulate_night(folder, NightConfig(**counts, seed=seed, optics=optics))
+        nights.append(Night(folder))
+    return nights[0], nights[1], best
 
 
 def coadd_of(calexps: Sequence[CalExp], config: CoaddConfig) -> CalExp:
@@ -133,10 +157,13 @@ def main() -> None:
     parser.add_argument("--types", nargs="+", default=["psf_matched", "direct"])
     parser.add_argument("--best", type=int, default=9999, help="template visits to use, the sharpest")
     parser.add_argument("--templates", type=Path, help="night whose template visits are taken; same sky, other seeing")
+    parser.add_argument("--case", choices=sorted(_CASES), help="simulate a case of docs/coadds.md in the folder")
     options = parser.parse_args()
-    night, other = Night(options.night), Night(options.templates or options.night)
+    night, other, best = Night(options.night), Night(options.templates or options.night), options.best
+    if options.case:
+        night, other, best = simulate_case(options.night, options.case)
     calexps = [other.calexp(visit) for visit in other.visits("template")]
-    calexps = sorted(calexps, key=lambda calexp: calexp.psf.fwhm())[: options.best]
+    calexps = sorted(calexps, key=lambda calexp: calexp.psf.fwhm())[:best]
     print("template visits, FWHM px:", " ".join(f"{c.psf.fwhm():.2f}" for c in calexps))
     coadds: dict[str, CalExp] = {}
     for kind in options.types:
@@ -156,6 +183,8 @@ def main() -> None:
             print(f"  {kind} {visit}: FWHM {fwhm:.2f}, convolved {result.pair.difference.convolved}, "
                   f"variance scale {scale:.3f}, {quality.spurious} spurious, {quality.detections} detections, "
                   f"median noise {np.median(quality_noise(result)):.1f} nJy")  # fmt: skip
+        if all(found.values()):
+            print(f"{kind}, all visits\n{_joined([*found['sharper'], *found['wider']]).table()}")
         for name, parts in found.items():
             if parts:
                 print(f"{kind}, {len(parts)} visits {name} than the matched template\n{_joined(parts).table()}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -149,18 +149,18 @@ def show_progress(what: str, total: int | None = None) -> Iterator[Callable[[Any
         yield lambda result: progress.advance(task)
 
 
-def show_summary(results: list[Any]) -> None:
-    """Print one line per frame, the reasons of failures, what is to be known of the inputs, and the totals."""
+def show_summary(results: list[Any], counted: Sequence[str] = ("sources", "alerts")) -> None:
+    """Print one line per frame with what is `counted`, the reasons of failures, notes on the inputs, and the totals."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table("visit", "detector", "outcome", box=box.SIMPLE)
-    for name in ("sources", "alerts", "seconds"):
+    for name in (*counted, "seconds"):
         table.add_column(name, justify="right")
     for one in results:
         seconds = f"{one.seconds:.1f}" if one.seconds else ""
-        row = (one.id.visit, one.id.detector, one.outcome, one.n_sources, one.n_alerts, seconds)
+        row = (one.id.visit, one.id.detector, one.outcome, *(getattr(one, f"n_{name}") for name in counted), seconds)
         table.add_row(*map(str, row))
     Console(soft_wrap=True).print(table)
     for one in results:
@@ -170,8 +170,8 @@ def show_summary(results: list[Any]) -> None:
         typer.echo(f"apstream: {note}", err=True)
     good = [one for one in results if one.good]
     before = sum(one.outcome == "done before" for one in results)
-    counted = f"{sum(one.n_sources for one in good)} sources, {sum(one.n_alerts for one in good)} alerts"
+    sums = [f"{sum(getattr(one, f'n_{name}') for one in good)} {name}" for name in counted]
     typer.echo(
         f"{len(good)} of {len(results)} exposures processed{f' ({before} of them before)' if before else ''}: "
-        f"{counted}, {sum(one.seconds for one in results):.0f} s of work"
+        f"{', '.join([*sums, f'{sum(one.seconds for one in results):.0f} s of work'])}"
     )

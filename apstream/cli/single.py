@@ -205,5 +205,5 @@ def _stage(
     where, jobs = BatchPlaces(root=root, rerun=places[0], output=places[1]), select_raws(repository, ids or [])
     with show_progress(stage, len(jobs)) as on_end:
         results = run_stage(stage, where, jobs, config, replace_run=places[2], psf=psf, on_end=on_end)
-    show_summary(results)
+    show_summary(results, counted=() if stage == "isr" else ("sources",))
     raise typer.Exit(min(sum(not result.good for result in results), 125))

@@ -95,7 +95,7 @@ def select_calexps(repository: Repository, words: Sequence[str], origin: Origin)
         raise DatasetNotFound(
             f"no location for calexp with {' '.join(words) or 'any id'}",
             where=repository.root,
-            remedy="apstream run and apstream calibrate make calexps; coadd, warp and template do with --from raw",
+            remedy="apstream run and apstream calibrate make calexps; coadd and warp do with --from raw",
         )
     return [found[id] for id in sorted(found)]
 

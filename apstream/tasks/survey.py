@@ -135,7 +135,7 @@ def _too_few(what: str, count: int, least: int, rejected: Iterable[Rejected]) ->
     return TooFewFrames(
         f"{count} usable {what}{'' if count == 1 else 's'}, at least {least} are needed"
         + (f". Left out: {shown}" if reasons else ""),
-        remedy="give more frames, or lower combine.min_frames of this product",
+        remedy="give more frames, or lower combine.min_frames of this product, as in -c bias.combine.min_frames=1",
     )
 
 

@@ -98,6 +98,8 @@ def test_a_catalogue_without_the_band_is_named_once(root: Path, tmp_path: Path):
         done = CliRunner().invoke(app, [stage, *words, "-c", setting])
         assert done.exit_code == 0, done.output
         assert done.output.count(note) == count
+        assert "alerts" not in done.output  # no stage alone makes any
+        assert ("sources" in done.output) == (stage != "isr")
 
 
 def test_a_catalogue_that_is_named_and_not_there_is_an_error(root: Path):
