@@ -175,7 +175,7 @@ class CalExp:
     measured : ndarray, shape of `stars`, or None
         What else was measured of each source, fluxes in nJy.
     psf_parts
-        Of a coadd whose PSF changes by steps: what every exposure gives to it; `psf` is smooth.
+        Of a coadd or warp whose PSF changes by steps: what every exposure gives to it; `psf` is smooth.
     """
 
     image: MaskedImage

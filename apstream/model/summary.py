@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from apstream.model.exposures import CalExp, ExposureInfo
 from apstream.model.geometry import Box
 from apstream.model.photocalib import PhotoCalib
-from apstream.model.psf import Psf
+from apstream.model.psf import Psf, PsfPart
 from apstream.model.wcs import SkyWcs
 
 __all__ = ["CalExpSummary"]
@@ -23,6 +23,7 @@ class CalExpSummary:
     photo_calib: PhotoCalib
     box: Box
     metrics: dict[str, float] = field(default_factory=dict)
+    psf_parts: tuple[PsfPart, ...] = ()
 
     @classmethod
     def of(cls, calexp: CalExp) -> CalExpSummary:
@@ -34,4 +35,5 @@ class CalExpSummary:
             photo_calib=calexp.photo_calib,
             box=calexp.box,
             metrics=calexp.metrics,
+            psf_parts=calexp.psf_parts,
         )

@@ -10,11 +10,12 @@ from apstream.model.geometry import Box
 from apstream.model.psf import Psf, PsfPart
 from apstream.model.summary import CalExpSummary
 from apstream.model.tract import Tract
+from apstream.model.wcs import SkyWcs
 from apstream.tasks.assemble_coadd import Coadd
 from apstream.tasks.coadd_regions import valid_polygon
-from apstream.tasks.psf_field import psf_parts, width_ratios
+from apstream.tasks.psf_field import CoaddPsf, PsfInput, psf_parts, width_ratios
 
-__all__ = ["choose_psf", "parts_of"]
+__all__ = ["choose_psf", "needed_parts", "parts_of", "parts_on"]
 
 #: A PSF whose width departs by more from that of the exposures' PSFs does not describe it.
 _TOLERANCE = 0.01
@@ -30,11 +31,18 @@ def parts_of(coadd: Coadd, used: Sequence[CalExpSummary], tract: Tract, *, degre
     """
     if coadd.exact_psf is None:
         return ()
+    pairs = zip(coadd.exact_psf.inputs, used, strict=True)
+    sources = [(source, about.wcs) for whole, about in pairs for source in whole.split()]
+    return parts_on(sources, coadd.image.box, tract, degree=degree)
+
+
+def parts_on(sources: Sequence[tuple[PsfInput, SkyWcs]], box: Box, tract: Tract, *, degree: int) -> tuple[PsfPart, ...]:
+    """Return what images, each with its own WCS, give to the PSF of their mean on a box of a tract."""
     outlines = []
-    for source, about in zip(coadd.exact_psf.inputs, used, strict=True):
+    for source, wcs in sources:
         y, x = valid_polygon(source.box, source.polygon).T
-        outlines.append(np.stack(tract.pixels_of(*about.wcs.pixel_to_sky(y, x)), axis=1))
-    return psf_parts(coadd.exact_psf, outlines, coadd.image.box, degree=degree)
+        outlines.append(np.stack(tract.pixels_of(*wcs.pixel_to_sky(y, x)), axis=1))
+    return psf_parts(CoaddPsf.of([source for source, _ in sources], box), outlines, box, degree=degree)
 
 
 def choose_psf(
@@ -59,5 +67,12 @@ def choose_psf(
     spread = float(np.abs(ratios / np.median(ratios) - 1).max())
     if spread <= _TOLERANCE:
         return measured, (), spread
-    misfit = float(np.abs(width_ratios(combined, parts, box) - 1).max())
-    return combined, parts if misfit > _TOLERANCE else (), misfit
+    kept, misfit = needed_parts(combined, parts, box)
+    return combined, kept, misfit
+
+
+def needed_parts(psf: Psf, parts: tuple[PsfPart, ...], box: Box) -> tuple[tuple[PsfPart, ...], float]:
+    """Return the parts if a smooth PSF does not have their width everywhere to a percent, and how far it is off."""
+    ratios = width_ratios(psf, parts, box)
+    misfit = float(np.abs(ratios - 1).max()) if ratios.size else 0.0
+    return parts if misfit > _TOLERANCE else (), misfit

@@ -17,6 +17,7 @@ from apstream.model.summary import CalExpSummary
 from apstream.model.tract import Tract
 from apstream.model.wcs import SkyWcs
 from apstream.pipeline.coadd_inputs import CoaddInput
+from apstream.pipeline.coadd_psf import needed_parts, parts_on
 from apstream.pipeline.coadds import CoaddConfig, input_warp
 from apstream.tasks.match_warp import kernel_half
 from apstream.tasks.psf_field import PsfInput, combined_psf
@@ -44,7 +45,8 @@ def visit_warp(
     Returns
     -------
     CalExp
-        On the pixels of the patch that the visit reaches; NaN with NO_DATA where it has none. No stars. Its
+        On the pixels of the patch that the visit reaches; NaN with NO_DATA where it has none. No stars. Where one
+        smooth PSF does not fit its detectors, it has the PSF of each with its outline (`psf_parts`). Its
         metrics hold what a coadd must know: ``warp.weight``, ``warp.noise_share`` and ``warp.matched``.
 
     Raises
@@ -70,16 +72,19 @@ def visit_warp(
         "warp.ellipticity": max(item.quality().ellipticity for item, _ in usable),
         "warp.n_detectors": float(len(usable)),
     }
-    sources = [warp.psf for _, warp in usable if warp.psf is not None]
+    sources = [(warp.psf, item.wcs) for item, warp in usable if warp.psf is not None]
+    psf = combined_psf([source for source, _ in sources], box, degree=config.assemble.psf_degree)
+    parts = () if target is not None else parts_on(sources, box, tract, degree=config.assemble.psf_degree)
     detectors = ", ".join(str(item.info.id.detector) for item, _ in usable)
     return CalExp(
         image=image,
         info=replace(first.info, origin=f"tract={tract.id} patch={patch} detectors={detectors}"),
-        psf=combined_psf(sources, box, degree=config.assemble.psf_degree),
+        psf=psf,
         wcs=tract.wcs,
         photo_calib=first.about.photo_calib,
         stars=np.zeros(0, STAR_DTYPE),
         metrics=metrics,
+        psf_parts=needed_parts(psf, parts, box)[0],
     )
 
 
@@ -102,7 +107,7 @@ def stored_warp(about: CalExpSummary, read: Callable[[Box], MaskedImage]) -> War
         open=open_part,
         box=box,
         weight=weight,
-        psf=PsfInput(about.psf, same_map, box, weight),
+        psf=PsfInput(about.psf, same_map, box, weight, parts=about.psf_parts),
         noise_share=about.metrics["warp.noise_share"],
     )
 

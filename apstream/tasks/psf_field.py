@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class PsfInput:
     ----------
     polygon : ndarray, shape (k, 2)
         (y, x) of the corners of its valid area, convex, in its own pixels; None means the whole box.
+    parts
+        What each exposure in it gives to its PSF, where `psf` cannot follow its steps.
     """
 
     psf: Psf
@@ -37,6 +39,16 @@ class PsfInput:
     box: Box
     weight: float
     polygon: F64 | None = None
+    parts: tuple[PsfPart, ...] = ()
+
+    def kernel(self, y: float, x: float) -> F64:
+        """Return its kernel at a position on its own pixels."""
+        exact = psf_of_parts(self.parts, y, x)
+        return self.psf.at(y, x) if exact is None else exact
+
+    def split(self) -> list[PsfInput]:
+        """Return an input for each of its parts, or itself where it has none."""
+        return [replace(self, psf=part.psf, polygon=part.outline, parts=()) for part in self.parts] or [self]
 
     def reaches(self, y: FloatArray, x: FloatArray) -> BoolArray:
         """Tell which positions on its own pixels lie in its valid area."""
@@ -80,7 +92,7 @@ class CoaddPsf:
             if place is None:
                 continue
             matrix = local_matrix(item.pixel_map, y, x)
-            total += item.weight * warp_kernel(item.psf.at(*place), matrix, self.half)
+            total += item.weight * warp_kernel(item.kernel(*place), matrix, self.half)
             weight += item.weight
         return total / weight if weight > 0 else None
 

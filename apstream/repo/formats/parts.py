@@ -218,6 +218,7 @@ def _summary(file: OurFits) -> CalExpSummary:
         photo_calib=_photo_calib(file),
         box=image_box(file),
         metrics=_metrics(file),
+        psf_parts=_psf_parts(file),
     )
 
 
