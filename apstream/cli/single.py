@@ -2,43 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-Source = Annotated[str, typer.Argument(help="A repository, or one FITS file")]
-Out = Annotated[Path | None, typer.Option("--out", help="For a file: where to write")]
-Ids = Annotated[list[str] | None, typer.Option("--id", help="For a repository: selection, e.g. 'visit=1^2'")]
-Rerun = Annotated[str, typer.Option(help="For a repository: rerun for the products")]
-Output = Annotated[str, typer.Option(help="For a repository: repository elsewhere for the products")]
-ReplaceRun = Annotated[bool, typer.Option(help="Go on with other settings than this rerun began with")]
-Override = Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. characterize.psf.degree=1")]
-PsfFile = Annotated[Path | None, typer.Option("--psf", help="The PSF to use (one of our files, or a FITS image)")]
-SettingsFile = Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")]
+from apstream.cli.options import REQUIRED, as_command
+
+_Source = Annotated[str, typer.Argument(help="A repository, or one FITS file")]
+_Out = Annotated[Path | None, typer.Option("--out", help="For a file: where to write")]
+_Ids = Annotated[list[str] | None, typer.Option("--id", help="For a repository: selection, e.g. 'visit=1^2'")]
+_Rerun = Annotated[str, typer.Option(help="For a repository: rerun for the products")]
+_Output = Annotated[str, typer.Option(help="For a repository: repository elsewhere for the products")]
+_ReplaceRun = Annotated[bool, typer.Option(help="Go on with other settings than this rerun began with")]
+_Override = Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. characterize.psf.degree=1")]
+_SettingsFile = Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")]
+_PsfFile = Annotated[Path | None, typer.Option("--psf", help="The PSF to use (one of our files, or a FITS image)")]
+_Camera = Annotated[str, typer.Option(help="For a file: camera name or YAML file")]
+_Refcat = Annotated[
+    Path | None, typer.Option(help="For a file: reference catalogue (FITS, CSV, Parquet: ra dec magnitudes)")
+]
+_PhotometryRefcat = Annotated[
+    Path | None, typer.Option(help="For a file: catalogue of magnitudes, where --refcat is for positions alone")
+]
 
 
-def isr(
-    source: Source,
-    out: Out = None,
-    camera: Annotated[str, typer.Option(help="For a file: camera name or YAML file")] = "",
-    bias: Annotated[Path | None, typer.Option(help="For a file: master bias")] = None,
-    dark: Annotated[Path | None, typer.Option(help="For a file: master dark, ADU per second")] = None,
-    flat: Annotated[Path | None, typer.Option(help="For a file: master flat")] = None,
-    fringe: Annotated[Path | None, typer.Option(help="For a file: fringe pattern")] = None,
-    bf_kernel: Annotated[Path | None, typer.Option(help="For a file: brighter-fatter kernel")] = None,
-    defects: Annotated[Path | None, typer.Option(help="For a file: bad pixels, map (nonzero) or boxes")] = None,
-    crosstalk: Annotated[Path | None, typer.Option(help="For a file: crosstalk (YAML)")] = None,
-    linearity: Annotated[Path | None, typer.Option(help="For a file: linearity (YAML)")] = None,
-    ptc: Annotated[Path | None, typer.Option(help="For a file: measured gains and read noises (YAML)")] = None,
-    id: Ids = None,
-    rerun: Rerun = "",
-    output: Output = "",
-    replace_run: ReplaceRun = False,
-    override: Override = None,
-    settings: SettingsFile = None,
-) -> None:
+def _calib(text: str) -> Any:
+    return Annotated[Path | None, typer.Option(help=f"For a file: {text}")]
+
+
+_COMMON: dict[str, tuple[Any, Any]] = {
+    "id": (_Ids, None),
+    "rerun": (_Rerun, ""),
+    "output": (_Output, ""),
+    "replace_run": (_ReplaceRun, False),
+    "override": (_Override, None),
+    "settings": (_SettingsFile, None),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """The options that all of these commands have."""
+
+    source: str
+    out: Path | None
+    id: list[str] | None
+    rerun: str
+    output: str
+    replace_run: bool
+    override: list[str] | None
+    settings: list[Path] | None
+
+    @property
+    def place(self) -> Path:
+        """Where the products of a file go; BadSettings if it is not said."""
+        found: Path = _needed(self.out, "--out")
+        return found
+
+    def build(self, camera: str | None = None, psf: Path | None = None) -> Any:
+        """Return the settings for a file."""
+        from apstream.service.run_settings import stage_settings
+        from apstream.service.single import SingleSettings, with_psf
+
+        chosen = stage_settings(SingleSettings, camera, self.settings or [], self.override or [])
+        return with_psf(chosen) if psf else chosen
+
+
+def _command(**own: tuple[Any, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function: it has the common options, which it gets as one `_Given`, and its `own`."""
+    options = {"source": (_Source, REQUIRED), "out": (_Out, None)} | own | _COMMON
+    return lambda function: as_command(function, _Given, options)
+
+
+@_command(
+    camera=(_Camera, ""),
+    bias=(_calib("master bias"), None),
+    dark=(_calib("master dark, ADU per second"), None),
+    flat=(_calib("master flat"), None),
+    fringe=(_calib("fringe pattern"), None),
+    bf_kernel=(_calib("brighter-fatter kernel"), None),
+    defects=(_calib("bad pixels, map (nonzero) or boxes"), None),
+    crosstalk=(_calib("crosstalk (YAML)"), None),
+    linearity=(_calib("linearity (YAML)"), None),
+    ptc=(_calib("measured gains and read noises (YAML)"), None),
+)
+def isr(given: _Given, camera: str, **calibs: Path | None) -> None:
     """Remove the instrument's signature.
 
     apstream isr RAW.fits --camera decam --flat flat.fits --out isr.fits
@@ -47,32 +98,22 @@ def isr(
     """
     from apstream.service.single import isr_file
 
-    if _is_repository(source):
-        _stage("isr", source, id, (rerun, output, replace_run), (settings, override))
+    if _is_repository(given.source):
+        _refuse("a file", "leave it out: a repository knows its camera and calibrations", camera=camera, **calibs)
+        _stage("isr", given)
         return
-    _only_in_repository(id, rerun, output, replace_run)
-    given = {"bias": bias, "dark": dark, "flat": flat, "fringe": fringe, "bfKernel": bf_kernel}
-    given |= {"defects": defects, "crosstalk": crosstalk, "linearity": linearity, "ptc": ptc}
-    files = {name: path for name, path in given.items() if path}
-    chosen = _settings(camera or None, settings, override)
-    out = _needed(out, "--out")
-    exposure = isr_file(Path(source), out, _needed(camera, "--camera"), files, chosen)
-    typer.echo(f"{exposure.info.id} -> {out}")
+    _only_in_repository(given)
+    names = {"bf_kernel": "bfKernel"}
+    files = {names.get(name, name): path for name, path in calibs.items() if path}
+    chosen = given.build(camera or None)
+    exposure = isr_file(Path(given.source), given.place, _needed(camera, "--camera"), files, chosen)
+    typer.echo(f"{exposure.info.id} -> {given.place}")
     for line in _numbers("isr", exposure.metrics):
         typer.echo(f"  {line}")
 
 
-def characterize(
-    source: Source,
-    out: Out = None,
-    psf: PsfFile = None,
-    id: Ids = None,
-    rerun: Rerun = "",
-    output: Output = "",
-    replace_run: ReplaceRun = False,
-    override: Override = None,
-    settings: SettingsFile = None,
-) -> None:
+@_command(psf=(_PsfFile, None))
+def characterize(given: _Given, psf: Path | None) -> None:
     """Find sky, cosmic rays, stars and PSF.
 
     apstream characterize ANY.fits --out folder     (characterized.fits, sources.parquet)
@@ -81,32 +122,16 @@ def characterize(
     """
     from apstream.service.single import characterize_file
 
-    if _is_repository(source):
-        _stage("characterize", source, id, (rerun, output, replace_run), (settings, override), psf)
+    if _is_repository(given.source):
+        _stage("characterize", given, psf)
         return
-    _only_in_repository(id, rerun, output, replace_run)
-    out = _needed(out, "--out")
-    found = characterize_file(Path(source), out, _settings(None, settings, override, psf), psf)
-    typer.echo(f"{len(found.stars)} sources, PSF FWHM {found.psf.fwhm():.2f} pixels -> {out}")
+    _only_in_repository(given)
+    found = characterize_file(Path(given.source), given.place, given.build(psf=psf), psf)
+    typer.echo(f"{len(found.stars)} sources, PSF FWHM {found.psf.fwhm():.2f} pixels -> {given.place}")
 
 
-def calibrate(
-    source: Source,
-    out: Out = None,
-    refcat: Annotated[
-        Path | None, typer.Option(help="For a file: reference catalogue (FITS, CSV, Parquet: ra dec magnitudes)")
-    ] = None,
-    photometry_refcat: Annotated[
-        Path | None, typer.Option(help="For a file: catalogue of magnitudes, where --refcat is for positions alone")
-    ] = None,
-    psf: PsfFile = None,
-    id: Ids = None,
-    rerun: Rerun = "",
-    output: Output = "",
-    replace_run: ReplaceRun = False,
-    override: Override = None,
-    settings: SettingsFile = None,
-) -> None:
+@_command(refcat=(_Refcat, None), photometry_refcat=(_PhotometryRefcat, None), psf=(_PsfFile, None))
+def calibrate(given: _Given, refcat: Path | None, photometry_refcat: Path | None, psf: Path | None) -> None:
     """Calibrate on a catalogue; write calexp and source list in nJy.
 
     apstream calibrate ANY.fits --refcat stars.csv --out folder     (what was not characterized is, first)
@@ -115,19 +140,21 @@ def calibrate(
     """
     from apstream.service.single import calibrate_file
 
-    if _is_repository(source):
+    if _is_repository(given.source):
         _refuse("a file", "give it to apstream characterize", psf=psf)
-        _stage("calibrate", source, id, (rerun, output, replace_run), (settings, override))
+        catalogs = {"refcat": refcat, "photometry_refcat": photometry_refcat}
+        _refuse("a file", "ingest it and name it: -c calibrate.astrometry_refcat=NAME", **catalogs)
+        _stage("calibrate", given)
         return
-    _only_in_repository(id, rerun, output, replace_run)
-    out = _needed(out, "--out")
-    chosen = _settings(None, settings, override, psf)
-    catalog = _needed(refcat, "--refcat")
-    calexp = calibrate_file(Path(source), out, catalog, chosen, photometry_refcat=photometry_refcat, psf=psf)
+    _only_in_repository(given)
+    catalog, settings = _needed(refcat, "--refcat"), given.build(psf=psf)
+    calexp = calibrate_file(
+        Path(given.source), given.place, catalog, settings, photometry_refcat=photometry_refcat, psf=psf
+    )
     rms = calexp.metrics["calibrate.astrometry_rms_arcsec"]
     typer.echo(
         f"{len(calexp.stars)} sources, zero point {calexp.photo_calib.zero_point:.3f}, "
-        f"astrometric scatter {rms:.3f} arcsec -> {out}"
+        f"astrometric scatter {rms:.3f} arcsec -> {given.place}"
     )
 
 
@@ -149,16 +176,6 @@ def _is_repository(source: str) -> bool:
     return is_repository(source)
 
 
-def _settings(
-    camera: str | None, files: list[Path] | None, overrides: list[str] | None, psf: Path | None = None
-) -> Any:
-    from apstream.service.run_settings import stage_settings
-    from apstream.service.single import SingleSettings, with_psf
-
-    chosen = stage_settings(SingleSettings, camera, files or [], overrides or [])
-    return with_psf(chosen) if psf else chosen
-
-
 def _needed(value: Any, option: str) -> Any:
     from apstream.errors import BadSettings
 
@@ -176,19 +193,12 @@ def _refuse(scope: str, remedy: str, **given: Any) -> None:
             raise BadSettings(f"for {scope} only", where=f"--{name.replace('_', '-')}", remedy=remedy)
 
 
-def _only_in_repository(id: list[str] | None, rerun: str, output: str, replace_run: bool) -> None:
-    remedy = "leave it out, or name a repository"
-    _refuse("a repository", remedy, id=id, rerun=rerun, output=output, replace_run=replace_run)
+def _only_in_repository(given: _Given) -> None:
+    options = {"id": given.id, "rerun": given.rerun, "output": given.output, "replace_run": given.replace_run}
+    _refuse("a repository", "leave it out, or name a repository", **options)
 
 
-def _stage(
-    stage: str,
-    root: str,
-    ids: list[str] | None,
-    places: tuple[str, str, bool],
-    settings: Any,
-    psf: Path | None = None,
-) -> None:
+def _stage(stage: str, given: _Given, psf: Path | None = None) -> None:
     from apstream.cli.run import show_progress, show_summary
     from apstream.pipeline.config import PixelConfig
     from apstream.repo.repository import Repository
@@ -198,12 +208,13 @@ def _stage(
     from apstream.service.single import with_psf
     from apstream.service.stage_job import run_stage
 
-    files, overrides = settings
-    repository = Repository(root)
-    config = stage_settings(PixelConfig, repository.camera, files or [], overrides or [])
+    _refuse("a file", "use --rerun or --output", out=given.out)
+    repository = Repository(given.source)
+    config = stage_settings(PixelConfig, repository.camera, given.settings or [], given.override or [])
     config = with_psf(config) if psf else config
-    where, jobs = BatchPlaces(root=root, rerun=places[0], output=places[1]), select_raws(repository, ids or [])
+    where = BatchPlaces(root=given.source, rerun=given.rerun, output=given.output)
+    jobs = select_raws(repository, given.id or [])
     with show_progress(stage, len(jobs)) as on_end:
-        results = run_stage(stage, where, jobs, config, replace_run=places[2], psf=psf, on_end=on_end)
+        results = run_stage(stage, where, jobs, config, replace_run=given.replace_run, psf=psf, on_end=on_end)
     show_summary(results, counted=() if stage == "isr" else ("sources",))
     raise typer.Exit(min(sum(not result.good for result in results), 125))

@@ -237,3 +237,17 @@ def test_a_wrong_kind_of_file_is_named(raw: Path, tmp_path: Path) -> None:
     fits.PrimaryHDU(np.zeros((4, 4))).writeto(tmp_path / "x.fits")
     with pytest.raises(ApstreamError, match=r"x\.fits"):
         apstream("isr", raw, "--camera", "simcam", "--out", tmp_path / "o.fits", "--linearity", tmp_path / "x.fits")
+
+
+def test_options_of_a_file_are_refused_where_a_repository_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "repo"
+    apstream("repo", "create", root, "--camera", "simcam")
+    for words in (
+        ("isr", "--bias", "bias.fits"),
+        ("isr", "--bf-kernel", "kernel.fits"),
+        ("isr", "--camera", "decam"),
+        ("characterize", "--out", "folder"),
+        ("calibrate", "--photometry-refcat", "ps1.csv"),
+    ):
+        with pytest.raises(BadSettings, match=f"{words[1]}: for a file only"):
+            apstream(words[0], root, *words[1:])
