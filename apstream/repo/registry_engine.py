@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,7 +134,8 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         file = Path(str(self.file))
-        writable = os.access(file.parent, os.W_OK) and (os.access(file, os.W_OK) or not file.exists())
+        # in this order: between the two another process may create the file
+        writable = os.access(file.parent, os.W_OK) and (not file.exists() or os.access(file, os.W_OK))
         asleep = not writable and not file.with_name(file.name + "-wal").exists()
         how = "" if writable else "?mode=ro" + ("&immutable=1" if asleep else "")
         connection = sqlite3.connect(
@@ -141,9 +143,20 @@ class Database:
         )
         connection.isolation_level = None  # transactions begin where we say so
         if writable:
-            connection.execute("PRAGMA journal_mode=WAL")
+            self._set_wal(connection)
             connection.execute("PRAGMA synchronous=FULL")  # a replaced file goes after the commit: it must last
         return connection
+
+    def _set_wal(self, connection: sqlite3.Connection) -> None:
+        deadline = time.monotonic() + self.lock_timeout_s
+        while True:  # SQLite does not wait here for others who make the same new file
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

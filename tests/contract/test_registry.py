@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from helpers.registry_jobs import add_many, add_through, dataset, read_as_guest, replace_one
+from helpers.registry_jobs import add_many, add_through, dataset, open_each, read_as_guest, replace_one
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -248,6 +248,16 @@ def test_writers_of_the_same_datasets_in_other_orders_do_not_block_each_other(ur
     expected = [f"{d}/{v}~{w}.fits" for d in (1, 2, 3) for v in range(visits) for w in range(writers)]
     assert sorted(replaced + final) == sorted(expected)
     registry.close()
+
+
+def test_all_who_make_a_registry_at_the_same_moment_get_it(tmp_path):
+    urls, together = [f"sqlite:///{tmp_path}/{n}.sqlite3" for n in range(100)], FORK.Barrier(4, timeout=20)
+    processes = [FORK.Process(target=open_each, args=(urls, together)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
 
 
 def test_large_transactions_that_cross_each_other_end(url):

@@ -20,6 +20,13 @@ def dataset(visit, detector, *, type="calexp", path="", ra=None, **extra):
     )
 
 
+def open_each(urls, together):
+    """Open registries that are not there yet, each at the same moment as the others do."""
+    for url in urls:
+        together.wait()
+        Registry(url).close()
+
+
 def replace_one(job):
     """Replace one dataset again and again; return what was written and what came back."""
     url, writer, times = job
