@@ -26,8 +26,8 @@ RIM_SHARE = 1e-5
 _SUSPECT, _SEEN = 1, 2
 #: Pixels of a row that are passed over in one go if none is suspect.
 _RUN = 64
-#: Rows of separate images that are put together at a time.
-_ROWS = 32
+#: Rows of all images that are sorted at a time.
+_ROWS = 16
 #: Up to so many values are sorted for many pixels at a time.
 _FEW = 24
 #: An input counts as showing what another has clipped from this share of the limit on.
@@ -69,46 +69,55 @@ def masked_median(stack: F32 | Sequence[F32], good: BoolArray) -> F32:
     stack, good : ndarray, shape (n, ny, nx), or n arrays
         Values, and which of them count; these are not NaN.
     """
-    out = np.empty(good.shape[1:], np.float32)
+    out: F32 = np.empty(good.shape[1:], np.float32)
     if not len(stack):
         out[:] = np.nan
         return out
-    median = _median_few if len(stack) <= _FEW else _median_many
-    if isinstance(stack, np.ndarray):
-        median(stack, good, out)
+    if len(stack) > _FEW:
+        _many(stack, good, out)
         return out
+    nx = good.shape[-1]
+    lines, number = np.empty((len(stack), _ROWS, nx), np.float32), np.empty(nx, np.int32)
     for first in range(0, len(out), _ROWS):
         rows = slice(first, first + _ROWS)
-        median(np.stack([image[rows] for image in stack]), good[:, rows], out[rows])
+        here = good[:, rows]
+        for k, image in enumerate(stack):
+            _take_good(image[rows], here[k], lines[k])
+        _median_few(lines, here, number, out[rows])
     return out
 
 
 @njit(cache=True, nogil=True)
-def _median_few(stack: F32, good: BoolArray, out: F32) -> None:
-    # the values of a row of pixels are sorted side by side, those that do not count behind all others
-    n, ny, nx = stack.shape
-    lines, number = np.empty((n, nx), np.float32), np.empty(nx, np.int32)
-    for i in range(ny):
-        number[:] = 0
-        for k in range(n):
-            _take_good(stack[k, i], good[k, i], lines[k], number)
-        whole = number.min() == n
-        for last in range(n - 1, (n - 1) // 2 - 1 if whole else 0, -1):
-            for k in range(last):
-                _order(lines[k], lines[k + 1])
-        if whole:
-            _average(lines[(n - 1) // 2], lines[n // 2], out[i])
-            continue
-        for j in range(nx):
-            m = number[j]
-            out[i, j] = (lines[(m - 1) // 2, j] + lines[m // 2, j]) * np.float32(0.5) if m > 0 else np.nan
+def _take_good(values: F32, good: BoolArray, lines: F32) -> None:
+    beyond = np.float32(np.inf)
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            lines[i, j] = values[i, j] if good[i, j] else beyond
 
 
 @njit(cache=True, nogil=True)
-def _take_good(values: F32, good: BoolArray, line: F32, number: IntArray) -> None:
-    beyond = np.float32(np.inf)
-    for j in range(values.size):
-        line[j] = values[j] if good[j] else beyond
+def _median_few(lines: F32, good: BoolArray, number: IntArray, out: F32) -> None:
+    # the values of a row of pixels are sorted side by side, those that do not count behind all others
+    n, ny, nx = good.shape
+    for i in range(ny):
+        number[:] = 0
+        for k in range(n):
+            _count(good[k, i], number)
+        whole = number.min() == n
+        for last in range(n - 1, (n - 1) // 2 - 1 if whole else 0, -1):
+            for k in range(last):
+                _order(lines[k, i], lines[k + 1, i])
+        if whole:
+            _average(lines[(n - 1) // 2, i], lines[n // 2, i], out[i])
+            continue
+        for j in range(nx):
+            m = number[j]
+            out[i, j] = (lines[(m - 1) // 2, i, j] + lines[m // 2, i, j]) * np.float32(0.5) if m > 0 else np.nan
+
+
+@njit(cache=True, nogil=True)
+def _count(good: BoolArray, number: IntArray) -> None:
+    for j in range(good.size):
         number[j] += np.int32(good[j])
 
 
@@ -124,6 +133,12 @@ def _order(low: F32, high: F32) -> None:
 def _average(low: F32, high: F32, out: F32) -> None:
     for j in range(low.size):
         out[j] = (low[j] + high[j]) * np.float32(0.5)
+
+
+def _many(stack: F32 | Sequence[F32], good: BoolArray, out: F32) -> None:
+    for first in range(0, len(out), _ROWS):
+        rows = slice(first, first + _ROWS)
+        _median_many(np.stack([image[rows] for image in stack]), good[:, rows], out[rows])
 
 
 @njit(cache=True, nogil=True)

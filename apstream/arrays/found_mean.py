@@ -58,13 +58,13 @@ class FoundMean:
         _fill_mask((self.mask, self.history, self.count), self.odd, table, (np.int32(~dropped), np.int32(nothing)), out)
 
 
-def finish_mean(sums: RunningSums, *, saturated_fraction: float) -> FoundMean:
+def finish_mean(sums: RunningSums, out: tuple[F32, F32, F32], *, saturated_fraction: float) -> FoundMean:
     """Turn sums into the mean; where no image counts, all that are there do, and nothing is rejected.
 
-    The result is made of the arrays of the sums, which are good for nothing else until they are cleared.
+    Image, variance and weight are written to `out`. The rest of the result is made of the arrays of the sums, which
+    are good for nothing else until they are cleared.
     """
-    shape = sums.number.shape[1:]
-    image, variance, weight = (np.empty(shape, np.float32) for _ in range(3))
+    image, variance, weight = out
     none = _without(sums.number)
     _finish((sums.clean, sums.rest), none, (image, variance, weight))
     kept = (sums.flags, sums.number, sums.inputs, sums.others)

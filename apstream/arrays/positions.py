@@ -58,9 +58,12 @@ def block_positions(
     begin = first + offset[1]
     gi = (i + offset[0]) // CELL
     ty = (i + offset[0] - gi * CELL) / CELL
+    left = _between(nodes, gi, begin // CELL, ty)
     for gj in range(begin // CELL, (begin + n + CELL - 1) // CELL):
         start, stop = max(0, gj * CELL - begin), min(n, (gj + 1) * CELL - begin)
-        y, x, area = _ends(nodes[0], gi, gj, ty), _ends(nodes[1], gi, gj, ty), _ends(nodes[2], gi, gj, ty)
+        right = _between(nodes, gi, gj + 1, ty)
+        y, x, area = (left[0], right[0]), (left[1], right[1]), (left[2], right[2])
+        left = right
         far = max(abs(y[0]), abs(y[1]), abs(x[0]), abs(x[1]))
         if far < _FARTHEST:  # false for NaN
             _cell_positions((y, x, area), (start, stop, begin + start - gj * CELL), whole, found)
@@ -122,17 +125,32 @@ def block_weights(coefficients: F32, fractions: int, first: int, found: F32) -> 
 @njit(cache=True, nogil=True)
 def run_end(whole: IntArray, start: int, n: int) -> int:
     """Return where the pixels of a block end that, beginning at `start`, lie on successive pixels of one row."""
-    y, x, end = whole[start], whole[BLOCK + start], start + 1
-    while end + CELL <= n:
+    first, end, stop = np.uintp(start), np.uintp(start + 1), np.uintp(n)
+    y, x = whole[first], whole[_COLUMN + first]
+    while end + np.uintp(CELL) <= stop:
         other = np.int32(0)
-        for k in range(end, end + CELL):
-            other |= (whole[k] ^ y) | (whole[BLOCK + k] ^ x)
+        for k in range(CELL):
+            j = end + np.uintp(k)
+            other |= (whole[j] ^ y) | (whole[_COLUMN + j] ^ x)
         if other:
             break
-        end += CELL
-    while end < n and whole[end] == y and whole[BLOCK + end] == x:
-        end += 1
-    return end
+        end += np.uintp(CELL)
+    while end < stop and whole[end] == y and whole[_COLUMN + end] == x:
+        end += np.uintp(1)
+    return int(end)
+
+
+@njit(cache=True, nogil=True)
+def _between(nodes: tuple[F64, F64, F64], gi: int, gj: int, ty: float) -> tuple[float, float, float]:
+    # position and area where a row crosses a column of nodes
+    i, j = np.uintp(gi), np.uintp(gj)
+    below = i + np.uintp(1)
+    y, x, area = nodes
+    return (
+        y[i, j] + (y[below, j] - y[i, j]) * ty,
+        x[i, j] + (x[below, j] - x[i, j]) * ty,
+        area[i, j] + (area[below, j] - area[i, j]) * ty,
+    )
 
 
 @njit(cache=True, nogil=True)

@@ -25,6 +25,7 @@ __all__ = [
     "SumBits",
     "add_image",
     "mean_of_stack",
+    "there",
     "usable",
     "used_input",
 ]
@@ -264,6 +265,41 @@ def _usable(image: F32, variance: F32, mask: IntArray, bad: np.int32, out: BoolA
         for j in range(row.size):
             difference = value[j] - value[j] + (noise[j] - noise[j])  # NaN unless both are finite
             row[j] = (difference == 0) & ((flags[j] & bad) == 0)
+
+
+def there(image: F32, mask: IntArray, no_data: int, known: BoolArray | None = None) -> BoolArray:
+    """Tell, shape (ny, nx), where an image is finite and the mask has not the bit `no_data`.
+
+    Where that is `known` already, the image is not looked at.
+    """
+    out = np.empty(image.shape, np.bool_)
+    nothing = np.zeros((0, 0), np.bool_)
+    _there(
+        np.ascontiguousarray(image),
+        np.ascontiguousarray(mask),
+        np.int32(no_data),
+        nothing if known is None else np.ascontiguousarray(known),
+        out,
+    )
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _there(image: F32, mask: IntArray, no_data: np.int32, known: BoolArray, out: BoolArray) -> None:
+    ny, nx = image.shape
+    for i in range(ny):
+        row = np.uintp(i)
+        for first in range(0, nx, RUN):
+            last, sure = min(first + RUN, nx), known.size > 0
+            if sure:
+                for j in range(np.uintp(first), np.uintp(last)):
+                    sure &= known[row, j]
+            if sure:
+                for j in range(np.uintp(first), np.uintp(last)):
+                    out[row, j] = True
+                continue
+            for j in range(np.uintp(first), np.uintp(last)):
+                out[row, j] = (image[row, j] - image[row, j] == 0) & ((mask[row, j] & no_data) == 0)
 
 
 @njit(cache=True, nogil=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ _ENDS = 3
 _BYTES_PER_PIXEL = 26
 _SMALLEST_SIDE = 32
 #: Sub-regions that need one input at a time are no larger than what a processor keeps at hand.
-_STRIP_PIXELS = 1 << 20
+_STRIP_PIXELS = 1 << 21
 #: Sub-regions as wide as the target are at least so many margins high.
 _FLATTEST = 6
 
@@ -174,8 +175,9 @@ def assemble_coadd(
     sums = RunningSums.zeros(max(len(ordered), 1), (0, 0))
     for box in _subregions(target, _sides(len(ordered), target, search, config)):
         sums = sums.cleared(box.shape)
-        found = _assemble_part(ordered, (box, target, sums), search, config, chosen)
-        _place(out, found, box.slices(target))
+        where = box.slices(target)
+        mean = (out.image[where], out.variance[where], out.weight[where])
+        _place(out, _assemble_part(ordered, (box, target), (sums, mean), search, (config, chosen)), where)
     mark_edges(out.mask, out.weight)
     if not out.count.any():
         raise NoGoodPixels(
@@ -272,20 +274,19 @@ def _subregions(target: Box, sides: tuple[int, int]) -> Iterator[Box]:
 
 
 def _place(out: _Planes, found: FoundMean, where: tuple[slice, slice]) -> None:
-    out.image[where], out.variance[where] = found.image, found.variance
-    out.weight[where], out.count[where] = found.weight, found.count
-    coadd_mask(found, out.mask[where])
+    out.count[where] = found.count
     out.input_map[:, *where] = found.input_map
+    coadd_mask(found, out.mask[where])
 
 
 def _assemble_part(
     inputs: Sequence[WarpedInput],
-    place: tuple[Box, Box, RunningSums],
+    place: tuple[Box, Box],
+    room: tuple[RunningSums, tuple[F32, F32, F32]],
     search: ArtifactSearch | None,
-    config: AssembleCoaddConfig,
-    extras: Mapping[str, Sequence[Any]],
+    how: tuple[AssembleCoaddConfig, Mapping[str, Sequence[Any]]],
 ) -> FoundMean:
-    box, target, sums = place
+    (box, target), (sums, mean), (config, extras) = place, room, how
     wide = box.grow(_margin(search)).intersect(target)
     here = [k for k, item in enumerate(inputs) if not item.box.intersect(wide).is_empty]
     bits = SumBits(
@@ -296,16 +297,16 @@ def _assemble_part(
     )
     inner = box.slices(wide)
     opened = (_opened(inputs[k], wide, config) for k in here)
-    clipped: BoolArray | None = None
+    marks: Iterator[tuple[BoolArray | None, BoolArray | None]] = repeat((None, None))
     if config.keeps_all:
         parts = list(opened)
-        clipped = _left_out(parts, [inputs[k] for k in here], (search, here), bits, config)
-        opened = (part for part in parts)
-    for n, (k, part) in enumerate(zip(here, opened, strict=True)):
-        out = None if clipped is None else clipped[n][inner]
+        good, clipped = _left_out(parts, [inputs[k] for k in here], (search, here), bits, config)
+        opened, marks = (part for part in parts), zip(good, clipped, strict=True)
+    for k, part, (known, out) in zip(here, opened, marks, strict=False):
         planes_here = (part.image[inner], part.variance[inner], part.mask[inner])
-        add_image(sums, planes_here, inputs[k].weight, k, bits, clipped=out, ends=ends_of(part, inner, _ENDS))
-    found = finish_mean(sums, saturated_fraction=config.saturated_fraction)
+        left_out, ends = None if out is None else out[inner], ends_of(part, inner, _ENDS, known)
+        add_image(sums, planes_here, inputs[k].weight, k, bits, clipped=left_out, ends=ends)
+    found = finish_mean(sums, mean, saturated_fraction=config.saturated_fraction)
     if not here or isinstance(config.statistic, WeightedMean | ClippedMean):
         return found
     values = Values(
@@ -315,8 +316,8 @@ def _assemble_part(
         np.array([inputs[k].weight for k in here]),
         {name: [values[k] for k in here] for name, values in extras.items()},
     )
-    value, variance = value_of(values, config.statistic)
-    return replace(found, image=value, variance=variance)
+    mean[0][:], mean[1][:] = value_of(values, config.statistic)
+    return found
 
 
 def _opened(item: WarpedInput, box: Box, config: AssembleCoaddConfig) -> MaskedImage:
@@ -334,9 +335,10 @@ def _left_out(
     searched: tuple[ArtifactSearch | None, Sequence[int]],
     bits: SumBits,
     config: AssembleCoaddConfig,
-) -> BoolArray:
+) -> tuple[BoolArray, BoolArray]:
+    # which pixels count, and which of these are left out nevertheless
     if not parts:
-        return np.zeros((0, 0, 0), bool)
+        return np.zeros((0, 0, 0), bool), np.zeros((0, 0, 0), bool)
     images = [part.image for part in parts]
     variances = [_scatter(part, item) for part, item in zip(parts, inputs, strict=True)]
     good = np.empty((len(parts), *images[0].shape), bool)
@@ -346,7 +348,7 @@ def _left_out(
     out = np.zeros(good.shape, bool) if search is None else find_artifacts(images, variances, good, search, here)
     if isinstance(config.statistic, ClippedMean):
         out |= sigma_clip(np.stack(images), np.stack(variances), good & ~out, config.statistic)
-    return out
+    return good, out
 
 
 def _scatter(part: MaskedImage, item: WarpedInput) -> F32:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from apstream.arrays.found_mean import FoundMean
 from apstream.arrays.neighbours import just_beyond, mark_beside
-from apstream.arrays.running_mean import CLIPPED, EDGE, END, REJECTED, SATURATED, usable
+from apstream.arrays.running_mean import CLIPPED, EDGE, END, REJECTED, SATURATED, there
 from apstream.arrays.types import F32, BoolArray
 from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane
@@ -32,12 +32,23 @@ def coadd_mask(found: FoundMean, out: NDArray[np.int32]) -> None:
     found.mask_with(bits, int(MaskPlane.EDGE | MaskPlane.SAT), int(MaskPlane.NO_DATA), out)
 
 
-def ends_of(part: MaskedImage, inner: tuple[slice, slice], reach: int) -> BoolArray | None:
-    """Return the pixels of `inner` just beyond the end of an input; None if it covers the whole part."""
-    valid = usable(part.image, part.image, part.mask, int(MaskPlane.NO_DATA))
+def ends_of(
+    part: MaskedImage, inner: tuple[slice, slice], reach: int, good: BoolArray | None = None
+) -> BoolArray | None:
+    """Return the pixels of `inner` just beyond the end of an input; None if it covers the whole part.
+
+    `good` pixels, if they are known, have data.
+    """
+    near = tuple(
+        slice(max(0, cut.start - reach), min(side, cut.stop + reach))
+        for cut, side in zip(inner, part.image.shape, strict=True)
+    )
+    known = None if good is None else good[near]
+    valid = there(part.image[near], part.mask[near], int(MaskPlane.NO_DATA), known)
     if valid.all() or not valid.any():
         return None
-    return just_beyond(valid, reach)[inner]
+    own = tuple(slice(cut.start - wide.start, cut.stop - wide.start) for cut, wide in zip(inner, near, strict=True))
+    return just_beyond(valid, reach)[own]
 
 
 def mark_edges(mask: NDArray[np.int32], weight: F32) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -19,7 +19,9 @@ from apstream.errors import BadFile, FileMissing
 from apstream.model.defects import Defects
 from apstream.model.geometry import Box
 from apstream.model.photocalib import PhotoCalib
-from apstream.model.skymap import SkyMap
+
+if TYPE_CHECKING:
+    from apstream.model.skymap import SkyMap
 
 __all__ = [
     "defects_from",
@@ -109,6 +111,8 @@ def photo_calib_from(values: Any) -> PhotoCalib:
 
 def skymap_from(values: Any) -> SkyMap:
     """Make a sky map of what `SkyMap.to_dict` gave."""
+    from apstream.model.skymap import SkyMap  # with its tilings: nothing else here needs it
+
     return SkyMap.from_dict(values)
 
 
