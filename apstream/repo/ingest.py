@@ -44,6 +44,7 @@ _CALIBS = {
 }
 _NUMBER = re.compile(r"^d?(\d+)$")
 _TABLE = {".parquet", ".csv", ".pq"}
+_NO_FRAMES = {*_TABLE, ".ecsv", ".yaml", ".yml", ".txt"}
 _BRIGHT = re.compile(r"^bright[a-z]*(?:_(?:objects?|stars?|masks?))*(?:_([a-z0-9]+))?$", re.IGNORECASE)
 _SPANS = re.compile(r"^mask_spans_([a-z0-9]+)_(\d+)$", re.IGNORECASE)
 _VALID_CARDS = ("VALIDBEG", "VALIDEND")
@@ -165,6 +166,9 @@ def _ingest(
         return {_ingest_calib(repository, path, copy, valid): 1}
     if _is_companion(path, camera):
         return {}
+    if path.suffix.lower() in _NO_FRAMES:
+        remedy = "call a catalogue refcat*, or say --refcat main; put calibrations into a folder called calib"
+        raise BadFile("its name does not say what it is", where=str(path), remedy=remedy)
     infos = list_detectors(path, camera)
     with _with_companions(path, camera, copy=copy or "://" in repository.root) as source:
         repository.ingest_many(source, "raw", [_raw_id(info) for info in infos], copy=copy)

@@ -114,6 +114,15 @@ def test_bad_files_are_named_and_the_rest_goes_on(repository: Repository, night:
     assert "ingested 1 raw" in output
 
 
+@pytest.mark.parametrize("name", ["gaia.csv", "stars.parquet", "crosstalk_0.yaml"])
+def test_a_table_whose_name_says_nothing_is_told_how_to_be_called(repository: Repository, tmp_path: Path, name: str):
+    (tmp_path / name).write_text("ra,dec,r\n150.1,2.2,17\n")
+    (problem,) = ingest_sources(repository, [tmp_path / name]).problems
+    assert "its name does not say what it is" in str(problem)
+    assert "--refcat main" in problem.remedy
+    assert "a folder called calib" in problem.remedy
+
+
 def test_two_raws_for_one_id_are_refused_by_name(repository: Repository, night: Path, tmp_path: Path):
     first = sorted((night / "raw").rglob("*.fits*"))[0]
     other = tmp_path / "other.fits"
