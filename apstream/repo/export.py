@@ -99,4 +99,9 @@ def _kind(value: Any) -> str:
 
 
 def _lines(fields: Mapping[str, Any]) -> str:
-    return "\n".join(f"  {name}: {describe(value).replace(chr(10), chr(10) + '  ')}" for name, value in fields.items())
+    return "\n".join(f"  {name}:{_after(value)}" for name, value in fields.items())
+
+
+def _after(value: Any) -> str:
+    text = describe(value).replace("\n", "\n  ")
+    return f"\n  {text}" if isinstance(value, Mapping) and value else f" {text}"

@@ -18,7 +18,7 @@ from apstream.cli.main import app, register
 from apstream.errors import BadSettings
 from apstream.model.columns import DIA_SOURCE
 from apstream.model.sources import SOURCE
-from apstream.repo.export import export
+from apstream.repo.export import describe, export
 from apstream.repo.repository import Repository
 
 PLACE = {"visit": 7, "detector": 0}
@@ -104,6 +104,11 @@ def test_records_are_written_as_yaml_or_json(root: Path, tmp_path: Path):
     assert json.loads((tmp_path / "m.json").read_text()) == {"isr": {"seconds": 1.5}}
     get(root, "processing_metadata", tmp_path / "m.yaml", "visit=7", "detector=0")
     assert (tmp_path / "m.yaml").read_text().startswith("isr:")
+
+
+def test_a_record_in_a_record_is_described_on_lines_of_its_own():
+    told = describe({"isr": {"seconds": 1.5, "n": 3}, "of": "bias", "left_out": {}})
+    assert told.splitlines() == ["  isr:", "    seconds: 1.5", "    n: 3", "  of: bias", "  left_out: "]
 
 
 def test_arrays_are_written_as_images(root: Path, tmp_path: Path):
