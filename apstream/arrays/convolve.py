@@ -11,8 +11,6 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy import fft as sp_fft
-from scipy import ndimage
 
 from apstream.arrays.polynomial import degree_of, poly_terms
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray, IntArray
@@ -110,6 +108,8 @@ def convolve_varying(image: F32, terms: FloatArray, *, tolerance: float = 3e-4) 
 
 def _tile_layout(shape: tuple[int, ...], terms: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the output pixels per tile and the transform size, (y, x) each."""
+    from scipy import fft as sp_fft  # which takes long to import
+
     steps, sizes = [], []
     for n, width in zip(shape, terms[1:], strict=True):
         valid = max(_TILE - width + 1, width)
@@ -120,6 +120,8 @@ def _tile_layout(shape: tuple[int, ...], terms: tuple[int, ...]) -> tuple[tuple[
 
 
 def _spectra(terms: FloatArray, size: tuple[int, int]) -> NDArray[np.complex64]:
+    from scipy import fft as sp_fft  # which takes long to import
+
     padded = np.zeros((terms.shape[0], *size), np.float32)
     padded[:, : terms.shape[1], : terms.shape[2]] = terms
     padded = np.roll(padded, (-(terms.shape[1] // 2), -(terms.shape[2] // 2)), axis=(1, 2))
@@ -157,6 +159,8 @@ def _local_shapes(steps: tuple[int, int], degree: int) -> F32:
 
 def _convolve_tile(tile: F32, spectra: NDArray[np.complex64], weights: F32) -> F32:
     """Convolve one tile with its local kernels, circularly: (local terms, *tile.shape)."""
+    from scipy import fft as sp_fft  # which takes long to import
+
     flat = spectra.reshape(spectra.shape[0], -1).view(np.float32)
     kernels = (weights @ flat).view(np.complex64).reshape(-1, *spectra.shape[1:])
     kernels *= sp_fft.rfft2(tile)
@@ -236,9 +240,11 @@ def _bin2(image: F32) -> F32:
 
 def _bin_kernel(kernel: F64) -> F64:
     """Bin a centred kernel to pixels twice as large, centred again."""
+    from scipy.ndimage import convolve  # which takes long to import
+
     h, w = (s // 2 for s in kernel.shape)
     fine = np.pad(kernel, ((h % 2, h % 2), (w % 2, w % 2)))
-    spread = ndimage.convolve(np.pad(fine, 2), np.outer([0.25, 0.5, 0.25], [0.25, 0.5, 0.25]) * 4)
+    spread = convolve(np.pad(fine, 2), np.outer([0.25, 0.5, 0.25], [0.25, 0.5, 0.25]) * 4)
     binned = spread[::2, ::2]
     return np.asarray(binned / binned.sum())
 
@@ -253,6 +259,8 @@ def _unbin2(small: F32, shape: tuple[int, int]) -> F32:
 
 def convolve_stack(stack: FloatArray, kernels: FloatArray) -> F64:
     """Convolve each (h, w) of `stack` with its own kernel, full size: (n, h + kh - 1, w + kw - 1)."""
+    from scipy import fft as sp_fft  # which takes long to import
+
     shape = tuple(a + b - 1 for a, b in zip(stack.shape[1:], kernels.shape[1:], strict=True))
     size = tuple(int(sp_fft.next_fast_len(n, real=True)) for n in shape)
     product = sp_fft.rfft2(stack, size) * sp_fft.rfft2(kernels, size)

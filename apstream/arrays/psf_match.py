@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import map_coordinates
 
 from apstream.arrays.psf_warp import warp_kernel
+from apstream.arrays.spline import interpolated
 from apstream.arrays.types import F64
 
 __all__ = ["broadened", "half_maximum_width", "matching_kernel", "round_profile"]
@@ -39,7 +39,7 @@ def half_maximum_width(kernel: F64) -> float:
     if not below.size:
         return float(2 * (len(row) - middle))
     radius = below[0] - 1 + np.arange(_STEPS + 1) / _STEPS
-    profile = map_coordinates(row, [middle + radius], order=3, mode="mirror") / row[middle]
+    profile = interpolated(row, (middle + radius)[None]) / row[middle]
     last = int(np.argmax(np.append(profile[1:-1] < 0.5, True)))
     share = (profile[last] - 0.5) / (profile[last] - profile[last + 1])
     return 2 * float(radius[last] + share / _STEPS)

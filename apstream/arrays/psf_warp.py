@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import map_coordinates
 
 from apstream.arrays.polynomial import n_terms, poly_terms
+from apstream.arrays.spline import interpolated
 from apstream.arrays.types import F64, FloatArray
 from apstream.arrays.warp import PixelMap
 
@@ -40,7 +40,7 @@ def warp_kernel(kernel: F64, matrix: F64, half: int) -> F64:
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     source = np.tensordot(matrix, np.stack([y, x]).astype(float), axes=(1, 0))
     center = (np.array(kernel.shape) - 1) / 2
-    out: F64 = map_coordinates(kernel, source + center[:, None, None], order=3, mode="constant")
+    out = interpolated(kernel, source + center[:, None, None])
     return np.asarray(out / out.sum())
 
 
