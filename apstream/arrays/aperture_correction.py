@@ -10,12 +10,14 @@ from scipy.special import fdtrc  # scipy.stats has the same, and takes half a se
 from apstream.arrays.polynomial import n_terms, poly_terms
 from apstream.arrays.stars import degree_for
 from apstream.arrays.stats import clip_mask, mad_sigma
-from apstream.arrays.types import F64, FloatArray
+from apstream.arrays.types import F64, BoolArray, FloatArray
 
 __all__ = ["ApertureCorrection", "aperture_correction"]
 
 _CHANCE = 1e-3  # of taking noise for a trend
 _BRIGHT_SNR = 200.0
+_DEGREE = 2  # of the variation over the field, at most
+_FIRST_SIGMA = 6.0  # clipped about the median, before the variation is known
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +45,7 @@ class ApertureCorrection:
 
 
 def aperture_correction(ratio: FloatArray, snr: FloatArray, ty: F64, tx: F64) -> ApertureCorrection:
-    """Return the aperture correction of the brighter stars, clipped.
+    """Return the aperture correction of the brighter stars, clipped about its variation over the field.
 
     Parameters
     ----------
@@ -56,17 +58,30 @@ def aperture_correction(ratio: FloatArray, snr: FloatArray, ty: F64, tx: F64) ->
     if not good.any():
         return ApertureCorrection(1.0, float("nan"), np.zeros(1))
     good &= snr >= min(_BRIGHT_SNR, float(np.median(snr[good])))
-    good[good] = clip_mask(ratio[good], floor=1e-3)
+    good[good] = _agreeing(np.asarray(ratio[good], float), ty[good], tx[good])
     values = ratio[good]
     error = 1.2533 * mad_sigma(values) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
     value = float(np.median(values))
     return ApertureCorrection(value, float(error), _trend(np.asarray(values - value, float), ty[good], tx[good]))
 
 
+def _agreeing(values: F64, ty: F64, tx: F64) -> BoolArray:
+    """Clip about a surface over the field, not the median: an aperture rightly holds less of a star that is wider."""
+    terms = poly_terms(ty, tx, degree_for(len(values), _DEGREE))
+    keep = clip_mask(values, n_sigma=_FIRST_SIGMA, floor=1e-3)
+    for _ in range(5):
+        fit = np.linalg.lstsq(terms[:, keep].T, values[keep], rcond=None)[0]
+        new = clip_mask(values - fit @ terms, floor=1e-3)
+        if np.array_equal(new, keep):
+            break
+        keep = new
+    return keep
+
+
 def _trend(values: F64, ty: F64, tx: F64) -> F64:
     """Return the polynomial of the highest degree, at most 2, that beats a constant by more than chance."""
     alone = float(np.sum((values - np.mean(values)) ** 2))
-    for degree in range(min(degree_for(len(values), 2), 2), 0, -1):
+    for degree in range(degree_for(len(values), _DEGREE), 0, -1):
         terms = poly_terms(ty, tx, degree)
         fit = np.linalg.lstsq(terms.T, values, rcond=None)[0]
         left = float(np.sum((values - fit @ terms) ** 2))

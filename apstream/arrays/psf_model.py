@@ -18,6 +18,7 @@ from apstream.arrays.moments import FWHM_PER_SIGMA, adaptive_moments
 from apstream.arrays.polynomial import degree_of, n_terms, poly_terms
 from apstream.arrays.psf import add_stamps, fit_stamps, psf_stamps, shift_kernel
 from apstream.arrays.psf_pca import vary_along_components
+from apstream.arrays.psf_solve import normalise, rings, round_profile, solve
 from apstream.arrays.sources import Shapes
 from apstream.arrays.stars import degree_for
 from apstream.arrays.stats import mad_sigma
@@ -26,10 +27,13 @@ from apstream.arrays.types import F32, F64, BoolArray, IntArray
 __all__ = ["PsfForm", "PsfSolution", "fit_psf", "moffat_kernel"]
 
 _BETA = 3.5  # wings of the first guess
-_OUTLIER_SIGMA, _VARIATION = 6.0, 0.5
+_OUTLIER_SIGMA = 4.0
+_VARIATION = (0.5, 0.5, 0.1)  # of the light: what a star may differ by from the model so far, by step
+_SAMPLED = 2.0  # narrower stars, FWHM in pixels, differ by where in their pixel they lie, and none of them is strange
+_SKIRT = 0.4  # of the fits' radius: how far from pixels that differ others are not trusted
 _SLACK = (np.inf, 3.0, 0.7)  # in log chi2 above the median, before a star is left out, by step
 _MODEL_ERROR, _MISFIT = 0.01, 0.03  # of the light: of the weights, and what a star may differ by
-_STARS_PER_TERM = 3  # a PSF that does not vary errs by more than few stars' noise; the prior damps that
+_STARS_PER_TERM = 2  # a PSF that does not vary errs by more than few stars' noise; the prior damps that
 _FEWEST = 10  # stars of which a median tells anything
 
 
@@ -142,7 +146,8 @@ def fit_psf(image: F32, variance: F32, shapes: Shapes, chosen: BoolArray, form: 
         chi2 = _core_chi2(stamps, usable, _noise_model(scene, models, _MISFIT), 1.5 * fwhm)
         used = _survivors(chi2, slack=_SLACK[min(step, 2)])
         scene.add(scene.flux)
-        basis = _correct(basis, scene, (stamps, usable, models, noise), used, form.components if step else 0)
+        variation = _VARIATION[min(step, 2) if fwhm > _SAMPLED else 0]
+        basis = _correct(basis, scene, (stamps, usable, models, noise), used, form.components if step else 0, variation)
         basis = _center(basis, scene, fwhm)
     n = scene.n
     return PsfSolution(basis, used, scene.flux[:n], scene.y[:n], scene.x[:n], chi2)
@@ -217,18 +222,12 @@ def _cut(image: F32, y: F64, x: F64, half: int) -> F64:
     return np.where(inside, image[np.clip(rows, 0, ny - 1), np.clip(cols, 0, nx - 1)], np.nan).astype(np.float64)
 
 
-def _rings(half: int) -> F64:
-    """Return the distance of each pixel of a stamp from its middle."""
-    offsets = np.arange(-half, half + 1)
-    return np.asarray(np.hypot(offsets[:, None], offsets[None, :]))
-
-
 def _stamps(scene: _Scene, half: int) -> tuple[F64, BoolArray]:
     """Cut residual stamps of the PSF stars, less their outer median; second, which pixels may be used."""
     n = scene.n
     stamps = _cut(scene.residual, scene.y[:n], scene.x[:n], half)
     usable = np.isfinite(stamps) & (_cut(scene.variance, scene.y[:n], scene.x[:n], half) > 0)
-    ring = _rings(half) > 0.85 * half
+    ring = rings(half) > 0.85 * half
     outer = np.where(usable & ring, stamps, np.nan)[:, ring]
     enough = np.isfinite(outer).sum(axis=1) > 10
     level = np.zeros(n)
@@ -244,10 +243,10 @@ def _star_noise(scene: _Scene, basis: F64) -> F64:
     lost = ~np.isfinite(variance).any(axis=(1, 2))
     variance[lost] = 1.0
     sky = np.nanpercentile(variance.reshape(n, -1), 30, axis=1)
-    core = np.where(_rings(half) < 1.5, variance, np.nan)
+    core = np.where(rings(half) < 1.5, variance, np.nan)
     core[~np.isfinite(core).any(axis=(1, 2)), half, half] = 0.0
     top = np.nanmean(core.reshape(n, -1), axis=1)
-    peak = scene.flux[:n] * basis[0][_rings(half) < 1.5].mean()
+    peak = scene.flux[:n] * basis[0][rings(half) < 1.5].mean()
     share = np.maximum(top - sky, 0) / np.maximum(peak, 1e-30)
     return np.column_stack([sky, np.where(peak > 0, share, 0.0)])
 
@@ -265,7 +264,7 @@ def _models(scene: _Scene, basis: F64) -> F64:
 
 
 def _core_chi2(stamps: F64, usable: BoolArray, noise: F64, radius: float) -> F64:
-    core = (_rings(stamps.shape[1] // 2) <= radius) & usable
+    core = (rings(stamps.shape[1] // 2) <= radius) & usable
     return np.asarray((stamps**2 / noise * core).sum(axis=(1, 2)) / np.maximum(core.sum(axis=(1, 2)), 1))
 
 
@@ -281,7 +280,12 @@ def _survivors(chi2: F64, *, slack: float) -> BoolArray:
 
 
 def _correct(
-    basis: F64, scene: _Scene, parts: tuple[F64, BoolArray, F64, F64], used: BoolArray, components: int
+    basis: F64,
+    scene: _Scene,
+    parts: tuple[F64, BoolArray, F64, F64],
+    used: BoolArray,
+    components: int,
+    variation: float,
 ) -> F64:
     """Return the basis that fits models + moved-back residuals; `parts`: stamps, usable, models, noise."""
     index: IntArray = np.flatnonzero(used & (scene.flux[: scene.n] > 0))
@@ -292,80 +296,33 @@ def _correct(
     flux = scene.flux[index, None, None]
     dy, dx = (v - np.floor(v + 0.5) for v in (scene.y[index], scene.x[index]))
     back = np.array([shift_kernel(stamp, -a, -b) for stamp, a, b in zip(stamps, dy, dx, strict=True)])
-    weight = (usable & _agreeing(back / flux, usable, models, np.sqrt(noise) / flux)) * flux**2 / noise
+    slack = np.sqrt(noise) / flux, variation * maximum_filter(np.abs(models), (1, 3, 3))
+    weight = (usable & _agreeing(back / flux, usable, slack, round(_SKIRT * scene.radius))) * flux**2 / noise
     target, terms = models + back / flux, scene.terms(basis)[index]
-    profile = _profile(target, weight)
+    profile = round_profile(target, weight)
     if components and len(basis) > 1 and len(index) > 2 * components:
-        mean = _solve(target, weight, terms[:, :1], profile)[0]
+        mean = solve(target, weight, terms[:, :1], profile)[0]
         spread = 0.15 * profile + 1e-7
-        return _normalise(vary_along_components(mean, target, weight, terms, spread=spread, count=components))
-    return _normalise(_solve(target, weight, terms, profile))
+        return normalise(vary_along_components(mean, target, weight, terms, spread=spread, count=components))
+    return normalise(solve(target, weight, terms, profile))
 
 
-def _agreeing(excess: F64, usable: BoolArray, models: F64, error: F64) -> BoolArray:
+def _agreeing(excess: F64, usable: BoolArray, slack: tuple[F64, F64], skirt: int) -> BoolArray:
     """Tell where the stars' residuals, in units of their flux, are like those of the other stars at that pixel.
 
-    One bright star whose neighbour is not modelled (saturated, say) would print that neighbour into the PSF. What
-    the PSF itself changes by over the field must pass: `_VARIATION` of its light.
+    A neighbour that is not modelled (too near, no point source, saturated) would be printed into the PSF: a bright
+    star counts for more than many others. Its faint outskirts are left out with it, `skirt` pixels each way. At any
+    pixel three quarters of the stars are taken to be alike, however much they differ, and half of them are kept.
+    `slack`: standard errors, and what the PSF may still change by.
     """
     if len(excess) < _FEWEST:
         return np.ones(excess.shape, bool)
     middle = np.nanmedian(np.where(usable | ~usable.any(axis=0), excess, np.nan), axis=0)
-    limit = _OUTLIER_SIGMA * error + _VARIATION * maximum_filter(np.abs(models), (1, 3, 3))
-    return np.asarray(np.abs(excess - middle) <= limit)
-
-
-def _profile(target: F64, weight: F64) -> F64:
-    """Return the round profile of the mean star, shape (h, w)."""
-    mean = (weight * target).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-300)
-    return _round_profile(mean.ravel(), mean.shape).reshape(mean.shape)
-
-
-def _solve(target: F64, weight: F64, terms: F64, profile: F64) -> F64:
-    """Solve each pixel's polynomial by ridge regression; the prior shrinks variation where the PSF is faint."""
-    count, shape, profile = terms.shape[1], profile.shape, profile.ravel()
-    w, t = weight.reshape(len(weight), -1), target.reshape(len(target), -1)
-    normal = np.einsum("sp,sa,sb->pab", w, terms, terms, optimize=True)
-    vector = np.einsum("sp,sp,sa->pa", w, t, terms, optimize=True)
-    spread = np.full((t.shape[1], count), 0.0)
-    spread[:, 0] = 0.5 * profile + 1e-7
-    spread[:, 1:] = (0.15 * profile + 1e-7)[:, None]
-    precision = 1 / spread**2
-    normal[:, np.arange(count), np.arange(count)] += precision
-    vector[:, 0] += precision[:, 0] * profile
-    solution = np.linalg.solve(normal, vector[:, :, None])[:, :, 0]
-    return np.ascontiguousarray(solution.T.reshape(count, *shape))
-
-
-def _round_profile(values: F64, shape: tuple[int, ...]) -> F64:
-    """Return the azimuthal mean of `values` at each pixel, not below zero."""
-    ring = np.rint(_rings(shape[0] // 2)).astype(int).ravel()
-    mean = np.bincount(ring, values) / np.maximum(np.bincount(ring), 1)
-    return np.asarray(np.maximum(mean, 0)[ring])
-
-
-def _normalise(basis: F64) -> F64:
-    """Take the pedestal off, scale term 0 to unit sum and the others to zero sum: every kernel sums to one."""
-    basis = basis.copy()
-    basis[0] -= _pedestal(basis[0])
-    sums = basis.sum(axis=(1, 2))
-    out = basis / sums[0]
-    for k in range(1, len(basis)):
-        out[k] -= sums[k] / sums[0] * out[0]
-    return np.ascontiguousarray(out)
-
-
-def _pedestal(kernel: F64, *, slope: float = 5.0) -> float:
-    """Return the constant under a kernel whose wings fall as radius to the power -`slope`.
-
-    A constant in the PSF cannot be told from the stars' local backgrounds; the outer profile decides.
-    """
-    half = kernel.shape[0] // 2
-    radius = _rings(half)
-    inner = float(np.mean(kernel[np.abs(radius - 0.6 * half) < max(0.08 * half, 0.5)]))
-    outer = float(np.mean(kernel[np.abs(radius - 0.95 * half) < max(0.08 * half, 0.5)]))
-    fall = (0.95 / 0.6) ** -slope
-    return float((outer - fall * inner) / (1 - fall))
+    offset = np.where(usable, np.abs(excess - middle) / (_OUTLIER_SIGMA * slack[0] + slack[1]), 0.0)
+    strange = offset > np.maximum(np.quantile(offset, 0.75, axis=0), 1.0)
+    side = 2 * skirt + 1
+    kept = usable & (maximum_filter(strange.view(np.uint8), (1, side, side)) == 0)
+    return np.asarray(np.where(2 * kept.sum(axis=0) >= usable.sum(axis=0), kept, ~strange))
 
 
 def _center(basis: F64, scene: _Scene, fwhm: float) -> F64:
@@ -379,4 +336,4 @@ def _center(basis: F64, scene: _Scene, fwhm: float) -> F64:
         return basis
     scene.y[: scene.n] += dy
     scene.x[: scene.n] += dx
-    return _normalise(np.array([shift_kernel(part, -dy, -dx) for part in basis]))
+    return normalise(np.array([shift_kernel(part, -dy, -dx) for part in basis]))

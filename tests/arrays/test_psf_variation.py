@@ -11,6 +11,7 @@ from apstream.arrays.polynomial import poly_terms
 from apstream.arrays.psf import add_stamps, psf_stamps
 from apstream.arrays.psf_pca import vary_along_components
 from apstream.arrays.psf_quality import shape_residuals
+from apstream.arrays.psf_solve import normalise, rings, round_profile, solve
 from apstream.arrays.stars import every_nth_over_field
 
 
@@ -31,6 +32,20 @@ def test_components_find_the_one_way_in_which_stars_vary():
     left = np.einsum("st,tij->sij", terms, basis) - truth
     assert np.sqrt(np.mean(left**2)) < 0.3 * noise
     assert np.linalg.matrix_rank(basis[1:].reshape(5, -1), tol=1e-9) == 1
+
+
+def test_wings_widen_with_the_core_though_no_star_shows_them():
+    rng = np.random.default_rng(6)
+    ty, tx = rng.uniform(-1, 1, (2, 60))
+    truth = np.array([kernel(3.0 * (1 + 0.1 * x), e1=0.05 * y) for y, x in zip(ty, tx, strict=True)])
+    noise = 4e-4  # of the light: a star of S/N 500, whose wings are lost
+    target, weight = truth + rng.normal(0, noise, truth.shape), np.full(truth.shape, noise**-2)
+    basis = normalise(solve(target, weight, poly_terms(ty, tx, 2).T, round_profile(target, weight)))
+    wings = rings(9) > 4
+    narrow, wide = (np.tensordot(poly_terms(0.0, x, 2), basis, axes=1) for x in (-0.8, 0.8))
+    least, most = (kernel(3.0 * (1 + 0.1 * x)) for x in (-0.8, 0.8))
+    assert (wide - narrow)[wings].sum() == pytest.approx((most - least)[wings].sum(), rel=0.1)
+    assert wide[9, 9] / narrow[9, 9] == pytest.approx(most[9, 9] / least[9, 9], rel=0.01)
 
 
 def test_shape_residuals_are_what_the_stars_differ_by_wherever_they_lie():
@@ -68,6 +83,17 @@ def test_a_trend_of_the_aperture_correction_over_the_field_is_found():
     ty, tx = rng.uniform(-1, 1, (2, 100))
     found = aperture_correction(1 + 0.01 * tx + rng.normal(0, 0.003, 100), np.full(100, 500.0), ty, tx)
     assert found.trend_rms() == pytest.approx(0.01 * 0.9 / np.sqrt(3), rel=0.25)
+
+
+def test_an_aperture_correction_is_that_of_all_stars_though_it_varies_and_some_are_wrong():
+    rng = np.random.default_rng(7)
+    tx = np.concatenate([rng.uniform(-1, -0.6, 40), rng.uniform(0.6, 1, 24)])
+    ty, ratio = rng.uniform(-1, 1, 64), 0.8 - 0.03 * tx + rng.normal(0, 0.003, 64)
+    expected = np.median(ratio)
+    ratio[::16] += 0.3
+    found = aperture_correction(ratio, np.full(64, 500.0), ty, tx)
+    assert found.value == pytest.approx(expected, abs=0.003)
+    assert found.trend_rms() == pytest.approx(0.03 * 0.9 / np.sqrt(3), rel=0.3)
 
 
 def test_an_aperture_correction_without_stars_is_one_and_has_no_error():

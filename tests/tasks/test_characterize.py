@@ -240,11 +240,13 @@ def test_a_real_crowded_bulge_field_is_characterized(shared_data, frame):
 
 
 def test_neighbours_are_fitted_along_unless_that_is_switched_off():
-    """Every star has a fainter one beside it, anywhere around: without deblending their light is in the PSF's wings."""
+    """Every star has fainter ones on two sides, anywhere around: not deblended, their light is in the PSF's wings."""
     f = make_field(size=SIZE, fwhm=4.0, n_stars=45, faintest=2e4, brightest=2e5, vary=0, seed=13)
     image, rng = f.image.astype(float), np.random.default_rng(2)
     for y, x, flux, angle in zip(f.y, f.x, f.flux, rng.uniform(0, 2 * np.pi, len(f.y)), strict=True):
-        add_stamp(image, y + 9 * np.sin(angle), x + 9 * np.cos(angle), 28, lambda a, b: moffat(a, b, 4.0), 0.5 * flux)
+        for way in (9, -9):
+            at = y + way * np.sin(angle), x + way * np.cos(angle)
+            add_stamp(image, *at, 28, lambda a, b: moffat(a, b, 4.0), 0.5 * flux)
     image = image.astype(np.float32)
     star = {"stars": {"max_contamination": 0.5}}
     both = characterize(exposure(image, f.variance), CharacterizeConfig.model_validate(star)).psf
