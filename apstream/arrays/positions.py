@@ -137,7 +137,7 @@ def run_end(whole: IntArray, start: int, n: int) -> int:
         end += np.uintp(CELL)
     while end < stop and whole[end] == y and whole[_COLUMN + end] == x:
         end += np.uintp(1)
-    return int(end)
+    return int(np.intp(end))  # int() alone keeps it unsigned, and numba makes floats of signed with unsigned
 
 
 @njit(cache=True, nogil=True)
