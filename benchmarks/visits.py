@@ -1,10 +1,11 @@
 """Zero point, repeatability and astrometry of visits of one field, against simulated truth.
 
-    python -m benchmarks.visits FOLDER [--visits 10] [--size 1024] [--seed 77]
+    python -m benchmarks.visits FOLDER [--visits 10] [--size 1024] [--seed 77] [--exact]
 
 FOLDER gets a simulated night, once. Every visit goes from the raw frame through ISR, characterization and calibration
 on the simulated catalogue, whose positions and magnitudes have errors. Stars that are isolated and constant in truth
-are compared with it: the median magnitude offset of each visit, and the scatter of each star over the visits.
+are compared with it: the median magnitude offset of each visit, and the scatter of each star over the visits. With
+--exact the catalogue has the true magnitudes, with the errors it claims: the offset is then the calibration's alone.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from apstream.arrays.types import F64, BoolArray, IntArray
 from apstream.cameras import load_camera
 from apstream.model.calibs import IsrCalibs
 from apstream.model.exposures import CalExp
+from apstream.model.refcat import RefCat
 from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.pixels import calibrate_raw
 from apstream.repo.formats.calibs import read_array
@@ -67,12 +69,24 @@ def _columns(path: Path) -> dict[str, Any]:
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
-def calexps(folder: Path, band: str = "r") -> Iterator[CalExp]:
-    """Calibrate every raw frame of a simulated night."""
+def calexps(folder: Path, band: str = "r", *, exact: bool = False) -> Iterator[CalExp]:
+    """Calibrate every raw frame of a simulated night, with true magnitudes if `exact`."""
     camera, catalogue = load_camera("simcam"), read_refcat(folder / "refcat.parquet", band=band)
+    if exact:
+        catalogue.stars["mag"] = true_magnitudes(folder, catalogue, band)
     masters = {name: read_array(next((folder / "calib").rglob(f"{name}*"))) for name in ("bias", "dark", "flat")}
     for path in sorted((folder / "raw").iterdir()):
         yield calibrate_raw(read_raw(path, camera), IsrCalibs(**masters), catalogue, PixelConfig())
+
+
+def true_magnitudes(folder: Path, catalogue: RefCat, band: str) -> F64:
+    """Return the true magnitude of every star of the catalogue: that of the brightest object within its errors."""
+    objects = _columns(folder / "truth" / "objects.parquet")
+    shrink = np.cos(np.deg2rad(objects["dec"].mean()))
+    places = cKDTree(np.column_stack([objects["ra"] * shrink, objects["dec"]]))
+    stars = catalogue.stars
+    near = places.query_ball_point(np.column_stack([stars["ra"] * shrink, stars["dec"]]), _MATCH_ARCSEC / 3600)
+    return np.array([np.min(objects[f"mag_{band}"][index]) if index else np.nan for index in near])
 
 
 def compare(calexp: CalExp, truth: Truth, snr: float) -> tuple[IntArray, F64]:
@@ -95,6 +109,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=77)
     parser.add_argument("--snr", type=float, default=300.0, help="least S/N of the stars compared")
+    parser.add_argument("--exact", action="store_true", help="a catalogue with true magnitudes")
     given = parser.parse_args()
     if not (given.folder / "raw").exists():
         simulate_night(
@@ -103,7 +118,7 @@ def main() -> None:
         )
     truth, epochs = read_truth(given.folder, "r"), defaultdict[int, list[float]](list)
     print(f"{'visit':>8}{'stars':>7}{'offset mmag':>13}{'scatter mmag':>14}{'FWHM px':>9}{'catalogue rms mas':>19}")
-    for calexp in calexps(given.folder):
+    for calexp in calexps(given.folder, exact=given.exact):
         used, offset = compare(calexp, truth, given.snr)
         for star, value in zip(used, offset, strict=True):
             epochs[int(star)].append(float(value))
