@@ -101,7 +101,12 @@ class RunningSums:
         """Return the sums of no image for `shape`: these, set to zero, if that is theirs."""
         if self.clean.shape[1:] != shape:
             return self.zeros(len(self.inputs) * _PER_PLANE, shape)
-        _clear((self.clean, self.rest), (self.flags, self.number), (self.inputs, self.others), self.odd)
+        self.clean[:], self.number[0], self.inputs[:] = 0, 0, 0
+        for i, run in np.argwhere(self.odd):
+            where = (..., i, slice(run * RUN, (run + 1) * RUN))
+            for plane in (self.rest, self.flags, self.number, self.others):
+                plane[where] = 0
+        self.odd[:] = False
         return self
 
 
@@ -300,21 +305,6 @@ def _there(image: F32, mask: IntArray, no_data: np.int32, known: BoolArray, out:
                 continue
             for j in range(np.uintp(first), np.uintp(last)):
                 out[row, j] = (image[row, j] - image[row, j] == 0) & ((mask[row, j] & no_data) == 0)
-
-
-@njit(cache=True, nogil=True)
-def _clear(
-    sums: tuple[F32, F32], counts: tuple[IntArray, IntArray], maps: tuple[IntArray, IntArray], odd: BoolArray
-) -> None:
-    sums[0][:], counts[1][0], maps[0][:] = 0, 0, 0
-    nx = sums[0].shape[2]
-    for i in range(odd.shape[0]):
-        for run in range(odd.shape[1]):
-            if odd[i, run]:
-                where = slice(run * RUN, min((run + 1) * RUN, nx))
-                sums[1][:, i, where], counts[0][:, i, where], maps[1][:, i, where] = 0, 0, 0
-                counts[1][1:, i, where] = 0
-                odd[i, run] = False
 
 
 def mean_of_stack(stack: F32, variance: F32, use: BoolArray, weights: F64) -> tuple[F32, F32, NDArray[np.int16]]:

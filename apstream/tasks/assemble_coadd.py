@@ -176,7 +176,7 @@ def assemble_coadd(
     for box in _subregions(target, _sides(len(ordered), target, search, config)):
         sums = sums.cleared(box.shape)
         where = box.slices(target)
-        mean = (out.image[where], out.variance[where], out.weight[where])
+        mean = (_room(out.image[where]), _room(out.variance[where]), _room(out.weight[where]))
         _place(out, _assemble_part(ordered, (box, target), (sums, mean), search, (config, chosen)), where)
     mark_edges(out.mask, out.weight)
     if not out.count.any():
@@ -273,10 +273,20 @@ def _subregions(target: Box, sides: tuple[int, int]) -> Iterator[Box]:
             yield Box(y, x, min(y + sides[0], target.y1), min(x + sides[1], target.x1))
 
 
+def _room(plane: Any) -> Any:
+    # a part of a plane itself if its rows are whole: kernels are compiled for arrays without gaps alone
+    return plane if plane.flags.c_contiguous else np.empty(plane.shape, plane.dtype)
+
+
 def _place(out: _Planes, found: FoundMean, where: tuple[slice, slice]) -> None:
+    mask = _room(out.mask[where])
+    coadd_mask(found, mask)
     out.count[where] = found.count
     out.input_map[:, *where] = found.input_map
-    coadd_mask(found, out.mask[where])
+    pairs = ((out.image, found.image), (out.variance, found.variance), (out.weight, found.weight), (out.mask, mask))
+    for plane, values in pairs:
+        if not np.may_share_memory(plane, values):
+            plane[where] = values
 
 
 def _assemble_part(
