@@ -118,8 +118,12 @@ def fit_curve(points: TransferPoints, *, noise: float | None, bend: bool, n_sigm
     Raises
     ------
     ValueError
-        If there are fewer points than parameters, or the variance does not grow with the mean.
+        If there are fewer points than parameters, the variance does not grow with the mean, or nothing varies: the
+        frames of the pairs are the same.
     """
+    if len(points.mean) and not np.any(points.error > 0):
+        raise ValueError("the two frames of a pair are equal to the last bit")
+    points = points[points.error > 0]
     free = 1 + bend + (noise is None)
     keep = np.ones(len(points.mean), bool)
     fit, covariance = np.zeros(free), np.zeros((free, free))

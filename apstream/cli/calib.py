@@ -180,11 +180,13 @@ def defects(given: _Given, dark: Path | None, flat: list[Path] | None) -> None:
     """
     from apstream.errors import BadSettings
     from apstream.service.calib_defects import defects_of_files
+    from apstream.service.targets import spare_inputs
 
     if given.sources:
         _in_repository("defects", given, given.sources)
     if given.out is None:
         raise BadSettings("needed for files", where="--out", remedy="or name a repository")
+    spare_inputs([given.out], given.settings or [])
     _show(defects_of_files(dark, flat or [], given.out, given.build("")))
 
 
@@ -200,18 +202,19 @@ def _run(kind: str, given: _Given, **files: Any) -> None:
 def _of_files(kind: str, given: _Given, *, camera: str, detector: int | None, **calibs: Path | None) -> None:
     from apstream.errors import BadSettings
     from apstream.service.calib import make_of_files
-    from apstream.service.calib_files import read_calibs
+    from apstream.service.targets import spare_inputs
 
     for option, value in (("--out", given.out), ("--camera", camera)):
         if not value:
             raise BadSettings("needed for files", where=option, remedy="or name a repository instead of the files")
     assert given.out is not None
+    spare_inputs([given.out], given.settings or [])
     made = make_of_files(
         kind,
         [Path(source) for source in given.sources or []],
         given.out,
         camera=camera,
-        calibs=read_calibs({name: path for name, path in calibs.items() if path}),
+        calibs={name: path for name, path in calibs.items() if path},
         settings=given.build(camera),
         detector=detector,
     )

@@ -97,12 +97,14 @@ def isr(given: _Given, camera: str, **calibs: Path | None) -> None:
     apstream isr REPO --id visit=7 --rerun first     (writes postISRCCD)
     """
     from apstream.service.single import isr_file
+    from apstream.service.targets import spare_inputs
 
     if _is_repository(given.source):
         _refuse("a file", "leave it out: a repository knows its camera and calibrations", camera=camera, **calibs)
         _stage("isr", given)
         return
     _only_in_repository(given)
+    spare_inputs([given.place], given.settings or [])
     names = {"bf_kernel": "bfKernel"}
     files = {names.get(name, name): path for name, path in calibs.items() if path}
     chosen = given.build(camera or None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from apstream.errors import ApstreamError, StorageUnavailable
 
-__all__ = ["TEMPORARY", "atomic_path", "storage_error", "sync"]
+__all__ = ["TEMPORARY", "atomic_path", "require_regular", "storage_error", "sync"]
 
 TEMPORARY = ".tmp-"  # how the names of unfinished files begin
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -23,6 +23,13 @@ def storage_error(error: OSError, path: Path | str, action: str = "write") -> Ap
     return StorageUnavailable(f"cannot {action}: {error.strerror or error}", where=str(path), remedy=remedy)
 
 
+def require_regular(path: Path) -> None:
+    """Refuse a folder or a device as the name of a file to write: StorageUnavailable; what is not there yet is fine."""
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a device, pipe or socket"
+        raise StorageUnavailable(f"cannot write: it is {what}", where=str(path), remedy="give the name of a file")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that is renamed to it on success.
@@ -30,10 +37,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises
     ------
     StorageUnavailable
-        If the disk is full or the path cannot be written; nothing is left behind.
+        If the disk is full, the path cannot be written, or it exists and is no regular file (a device would become
+        one); nothing is left behind.
     """
     temporary = None
     try:
+        require_regular(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f"{TEMPORARY}{path.name[:60]}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)

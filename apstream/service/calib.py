@@ -21,16 +21,17 @@ from apstream.repo.formats.calibs import write_master
 from apstream.repo.formats.rawrows import open_frames
 from apstream.repo.formats.registry import get_format
 from apstream.repo.repository import Repository
-from apstream.service.calib_files import FORMAT_OF
+from apstream.service.calib_files import FORMAT_OF, read_calibs
 from apstream.service.calib_select import FrameGroup, group_files, group_raws
 from apstream.service.calib_settings import CalibSettings
 from apstream.service.roots import local_file
+from apstream.service.targets import YAML, require_ending, spare_inputs
 from apstream.tasks.make_bias import make_bias
 from apstream.tasks.make_crosstalk import make_crosstalk
 from apstream.tasks.make_dark import make_dark
 from apstream.tasks.make_flat import make_flat
 from apstream.tasks.make_fringe import make_fringe
-from apstream.tasks.make_ptc import make_ptc
+from apstream.tasks.make_ptc import PtcConfig, make_ptc
 
 __all__ = ["KINDS", "CalibOutcome", "Product", "make_of_files", "make_of_raws", "report_values"]
 
@@ -81,7 +82,7 @@ def make_of_files(
     out: Path,
     *,
     camera: str,
-    calibs: Mapping[str, Any],
+    calibs: Mapping[str, Path],
     settings: CalibSettings,
     detector: int | None = None,
 ) -> CalibOutcome:
@@ -90,15 +91,30 @@ def make_of_files(
     Parameters
     ----------
     calibs
-        By dataset type, what was read of the files named.
+        Files by dataset type.
+
+    Raises
+    ------
+    BadSettings
+        If a file would be written over that is read, a frame is given twice, or `out` ends like another kind of file.
     """
+    further = _further(out, settings.ptc) if kind == "ptc" else {}
+    spare_inputs([out, *further.values()], [*paths, *calibs.values(), Path(camera)])
+    if kind in ("crosstalk", "ptc"):
+        require_ending(out, YAML, f"the product of apstream calib {kind}")
     group = group_files(paths, detector)
-    products = _make(kind, group, camera, _isr_calibs(calibs), settings)
-    places = [out, *(out.with_name(f"{out.stem}-{one.type}{_suffix_of(one)}") for one in products[1:])]
+    products = _make(kind, group, camera, _isr_calibs(read_calibs(calibs)), settings)
+    places = [out, *(further[one.type] for one in products[1:])]
     for product, place in zip(products, places, strict=True):
         with atomic_path(place) as temporary:
             _write_product(temporary, product)
     return CalibOutcome(what=kind, products=tuple(products), locations=tuple(map(str, places)))
+
+
+def _further(out: Path, config: PtcConfig) -> dict[str, Path]:
+    """Return where the products beside photon transfer go, by type, those that are asked for."""
+    asked = {"linearity": (config.linearity, ".yaml"), "bfKernel": (config.kernel, ".fits")}
+    return {name: out.with_name(f"{out.stem}-{name}{end}") for name, (own, end) in asked.items() if own is not None}
 
 
 def make_of_raws(

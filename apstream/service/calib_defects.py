@@ -16,14 +16,25 @@ from apstream.repo.repository import Repository
 from apstream.service.calib import CalibOutcome, Product, report_values
 from apstream.service.calib_files import read_calibs
 from apstream.service.calib_settings import CalibSettings
+from apstream.service.targets import YAML, require_distinct, require_ending, spare_inputs
 from apstream.tasks.make_defects import DefectsResult, make_defects
 
 __all__ = ["defects_of_files", "defects_of_masters"]
 
 
 def defects_of_files(dark: Path | None, flats: Sequence[Path], out: Path, settings: CalibSettings) -> CalibOutcome:
-    """Find the defects in master files and write them to `out`, as boxes."""
-    used = [str(path) for path in (*([dark] if dark else []), *flats)]
+    """Find the defects in master files and write them to `out`, as boxes.
+
+    Raises
+    ------
+    BadSettings
+        If `out` is one of the masters or does not end like YAML, or a master is given twice.
+    """
+    paths = [*([dark] if dark else []), *flats]
+    spare_inputs([out], paths)
+    require_ending(out, YAML, "the product of apstream calib defects")
+    require_distinct(paths)
+    used = [str(path) for path in paths]
     masters = [read_calibs({"flat": path})["flat"] for path in flats]
     made = make_defects(read_calibs({"dark": dark})["dark"] if dark else None, masters, settings.defects, used=used)
     with atomic_path(out) as temporary:

@@ -15,6 +15,7 @@ from apstream.repo.formats.raw import read_raw_info
 from apstream.repo.repository import Repository
 from apstream.repo.selection import Selection
 from apstream.service.roots import local_file
+from apstream.service.targets import require_distinct
 
 __all__ = ["FrameGroup", "group_files", "group_raws"]
 
@@ -48,10 +49,11 @@ class FrameGroup:
 
 
 def group_files(paths: Sequence[Path], detector: int | None) -> FrameGroup:
-    """Return files as one group; FileMissing names one that is not there."""
+    """Return files as one group; FileMissing names one that is not there, BadSettings one that is there twice."""
     for path in paths:
         if not path.is_file():
             raise FileMissing("no such file", where=str(path), remedy="check the path")
+    require_distinct(paths)
     return FrameGroup(detector=detector, paths=tuple(map(str, paths)))
 
 

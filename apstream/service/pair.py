@@ -19,8 +19,11 @@ from apstream.repo.formats.external import ExternalOptions, read_external
 from apstream.repo.formats.fits import write_image
 from apstream.repo.formats.parquet import write_records
 from apstream.service.references import notes_on, read_references, region_of, warn_of
+from apstream.service.targets import files_of, require_folder, spare_inputs
 
 __all__ = ["PairSettings", "run_pair"]
+
+_PRODUCTS = ("difference.fits", "dia_sources.parquet")
 
 
 class PairSettings(PairConfig):
@@ -50,7 +53,15 @@ def run_pair(
     -------
     str
         A summary in one line.
+
+    Raises
+    ------
+    BadSettings
+        If `out` is a file, or holds a file that is read and would be written over.
     """
+    require_folder(out)
+    further = files_of(settings.image, settings.science_image, settings.template_image)
+    spare_inputs((out / name for name in _PRODUCTS), [science, template, refcat, photometry_refcat, *further])
     with watch("read"):
         image = read_external(science, _options(settings.image, settings.science_image))
         reference = read_external(template, _options(settings.image, settings.template_image))
@@ -75,7 +86,7 @@ def _catalog(
 
 def _write(out: Path, result: PairResult) -> None:
     """Write both files or neither, so that they always belong together."""
-    with atomic_path(out / "difference.fits") as image, atomic_path(out / "dia_sources.parquet") as table:
+    with atomic_path(out / _PRODUCTS[0]) as image, atomic_path(out / _PRODUCTS[1]) as table:
         write_image(image, result.difference)
         write_records(table, result.dia_sources, DIA_SOURCE)
 

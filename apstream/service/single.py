@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +28,7 @@ from apstream.repo.formats.registry import get_format
 from apstream.repo.formats.single import read_any_psf
 from apstream.service.calib_files import read_calibs
 from apstream.service.references import notes_on, read_references, region_of, warn_of
+from apstream.service.targets import files_of, require_folder, spare_inputs
 from apstream.tasks.external import ExternalConfig, enter
 from apstream.tasks.isr import BrighterFatterConfig, IsrConfig
 from apstream.tasks.isr_fringe import FringeConfig
@@ -52,7 +53,13 @@ def isr_file(raw: Path, out: Path, camera: str, calibs: dict[str, Path], setting
     calibs
         Files by dataset type: ``bias``, ``dark``, ``flat``, ``fringe``, ``bfKernel``, ``defects``, ``crosstalk``,
         ``linearity`` and ``ptc``, those that there are. A fringe pattern or a kernel that is given is also used.
+
+    Raises
+    ------
+    BadSettings
+        If `out` is one of the files that are read.
     """
+    spare_inputs([out], [raw, *calibs.values(), Path(camera)])
     try:
         frame = read_raw(raw, load_camera(camera))
         config = _use_given(settings.isr, calibs, frame.info.band)
@@ -72,7 +79,13 @@ def characterize_file(
     ----------
     psf
         A file with the PSF to use; the settings must then let it be supplied, as `with_psf` does.
+
+    Raises
+    ------
+    BadSettings
+        If `out` is a file, or holds a file that is read and would be written over.
     """
+    _check_folder(out, "characterized.fits", [image, psf], settings)
     try:
         exposure = _supply(_read(image, settings), psf)
         found = stages_of(settings.replace).characterize(exposure, settings.characterize)
@@ -96,8 +109,10 @@ def calibrate_file(
     """Calibrate an image; write ``calexp.fits`` (nJy) and ``sources.parquet`` to `out`.
 
     What `characterize_file` wrote is taken as it is, any other image is characterized first. `photometry_refcat` is
-    the catalogue of magnitudes, where it is not that of positions.
+    the catalogue of magnitudes, where it is not that of positions. BadSettings refuses an `out` that is a file, or
+    where a file that is read would be written over.
     """
+    _check_folder(out, "calexp.fits", [image, refcat, photometry_refcat, psf], settings)
     stages = stages_of(settings.replace)
     try:
         if _type_of(image) == CharacterizedExposure.__name__:
@@ -120,6 +135,11 @@ def calibrate_file(
     write_image(out / "calexp.fits", calexp, _history("calibrate", image, catalogs, settings.calibrate))
     _write_sources(out / "sources.parquet", calexp)
     return calexp
+
+
+def _check_folder(out: Path, product: str, inputs: Sequence[Path | None], settings: SingleSettings) -> None:
+    require_folder(out)
+    spare_inputs([out / product, out / "sources.parquet"], [*inputs, *files_of(settings.image)])
 
 
 def _calibs(files: dict[str, Path], shape: tuple[int, int]) -> IsrCalibs:

@@ -29,6 +29,7 @@ from apstream.tasks.survey import FrameLook, Survey, amplifier_signal, survey
 __all__ = ["PtcConfig", "TransferResult", "make_ptc"]
 
 _Pair = tuple[FrameLook, FrameLook]
+_MAX_GAIN_ERROR = 0.5  # a gain that is known to no better than this fraction is none
 
 
 class PtcConfig(BaseModel):
@@ -82,7 +83,7 @@ def make_ptc(
     TooFewFrames
         If there are fewer than ``min_pairs`` pairs, or too few exposure times for the linearity.
     CalibrationFailed
-        If the variance of an amplifier does not grow with the light.
+        If the variance of an amplifier does not grow with the light, or its gain would be worth nothing.
     """
     calibs, isr, config = calibs or IsrCalibs(), isr or IsrConfig(), config or PtcConfig()
     given = IsrCalibs(bias=calibs.bias, linearity=None if config.linearity else calibs.linearity)
@@ -226,12 +227,27 @@ def _summary(
 def _fitted(name: str, points: TransferPoints, of: _Measured, config: PtcConfig) -> CurveFit:
     bend = config.model == "brighter_fatter" or (config.model == "auto" and _levels(of) >= 4)
     try:
-        return fit_curve(points, noise=of.noise, bend=bend)
+        fit = fit_curve(points, noise=of.noise, bend=bend)
+        _require_sound(fit, points)
+        return fit
     except ValueError as error:
         raise CalibrationFailed(
             f"no photon transfer of amplifier {name}: {error}",
-            remedy="give pairs of flats with more light, or of several levels; look at the overscan",
+            remedy="give different frames of one level in each pair, with more light, or of several levels; "
+            "look at the overscan",
         ) from None
+
+
+def _require_sound(fit: CurveFit, points: TransferPoints) -> None:
+    """Refuse numbers that nothing can be calibrated with; ValueError says which."""
+    numbers = {"gain": fit.gain, "error of the gain": fit.gain_err, "read noise": fit.noise, "chi2": fit.chi2}
+    for name, value in numbers.items():
+        if not np.isfinite(value):
+            raise ValueError(f"the {name} of the fit is {value}")
+    if fit.gain_err > _MAX_GAIN_ERROR * fit.gain:
+        raise ValueError(f"the gain is {fit.gain:.3g} with an error of {fit.gain_err:.3g}")
+    if points.mean.max() / fit.gain < fit.noise**2:
+        raise ValueError(f"the light of {points.mean.max():.3g} ADU varies less than the read noise")
 
 
 def _levels(of: _Measured) -> int:

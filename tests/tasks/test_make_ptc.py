@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,26 @@ def test_frames_without_partner_and_pairs_that_differ_are_named() -> None:
         make_ptc(flats(CHIP, [20e3, 20e3]), config=PtcConfig(linearity=LinearityConfig()))
     with pytest.raises(CalibrationFailed, match="amplifier C1"):
         make_ptc(flats(CHIP, [20e3, 20e3]), config=PtcConfig(model="brighter_fatter"))
+
+
+def test_a_gain_that_is_worth_nothing_is_refused_with_its_amplifier() -> None:
+    twin = flats(CHIP, [20e3, 20e3]).frames[0]
+    second = replace(twin, info=replace(twin.info, id=replace(twin.info.id, visit=299)))
+    with pytest.raises(CalibrationFailed, match="amplifier C1: the two frames of a pair are equal") as refused:
+        make_ptc(MemoryFrames([twin, second]), config=PtcConfig(model="linear"))
+    assert "different frames" in refused.value.remedy
+    twins = [replace(twin, info=replace(twin.info, id=replace(twin.info.id, visit=visit))) for visit in range(300, 308)]
+    with pytest.raises(CalibrationFailed, match="amplifier C1"):
+        make_ptc(MemoryFrames(twins))
+    with pytest.raises(CalibrationFailed, match=r"amplifier C1: the light of .* ADU varies less than the read noise"):
+        make_ptc(flats(CHIP, [3.0, 3.0]), config=PtcConfig(model="linear"))
+    steady = flats(CHIP, [5e3, 5e3, 10e3, 10e3]).frames
+    noise = np.random.default_rng(3).normal(0, 300, steady[3].pixels.shape).astype(np.float32)
+    lit = steady[3].pixels > np.median(steady[3].pixels) - 1000  # not the overscan
+    restless = [*steady[:3], replace(steady[3], pixels=steady[3].pixels + noise * lit)]
+    longer = [replace(raw, info=replace(raw.info, exposure_s=10.0)) for raw in restless[2:]]
+    with pytest.raises(CalibrationFailed, match=r"amplifier C1: the gain is .* with an error of"):
+        make_ptc(MemoryFrames([*restless[:2], *longer]), config=PtcConfig(model="linear"))
 
 
 def test_the_curve_of_astier_gives_back_its_numbers() -> None:

@@ -1,0 +1,78 @@
+"""What a command of plain files may write to, and what it may be given, said before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from apstream.errors import BadSettings
+from apstream.repo.atomic import require_regular
+from apstream.repo.formats.external import ExternalOptions
+
+__all__ = ["YAML", "files_of", "require_distinct", "require_ending", "require_folder", "spare_inputs"]
+
+_Key = tuple[int, int] | Path
+YAML = (".yaml", ".yml")
+_IMAGES = ("variance_file", "weight_file", "mask_file")
+
+
+def spare_inputs(targets: Iterable[Path], inputs: Iterable[Path | None]) -> None:
+    """Refuse to write over what is read, by whatever name either goes.
+
+    Parameters
+    ----------
+    inputs
+        None is passed over.
+
+    Raises
+    ------
+    BadSettings
+        If a file to write is one of the inputs.
+    StorageUnavailable
+        If one of them exists and is no regular file.
+    """
+    read = {_key(path): path for path in inputs if path is not None}
+    for target in targets:
+        if target.exists() and _key(target) in read:
+            by = "" if str(read[_key(target)]) == str(target) else f" ({read[_key(target)]})"
+            message = f"is an input{by} and would be written over"
+            raise BadSettings(message, where=str(target), remedy="give --out another name")
+        require_regular(target)
+
+
+def require_distinct(paths: Iterable[Path]) -> None:
+    """Refuse a frame that is given twice: it is no second measurement; BadSettings names it."""
+    seen: dict[_Key, Path] = {}
+    for path in paths:
+        other = seen.setdefault(_key(path), path)
+        if other is not path:
+            same = "" if str(other) == str(path) else f", as {other} too"
+            raise BadSettings(f"given twice{same}", where=str(path), remedy="give each frame once")
+
+
+def require_folder(out: Path) -> None:
+    """Refuse a file where products go into a folder; BadSettings names it."""
+    if out.exists() and not out.is_dir():
+        raise BadSettings("is a file, and --out names a folder here", where=str(out), remedy="give --out another name")
+
+
+def require_ending(out: Path, endings: tuple[str, ...], what: str) -> None:
+    """Refuse a name that ends like another kind of file; BadSettings names it and the endings."""
+    if out.suffix.lower() not in endings:
+        remedy = f"end its name in {' or '.join(endings)}"
+        raise BadSettings(f"{what} is written as {endings[0][1:].upper()}", where=str(out), remedy=remedy)
+
+
+def files_of(*options: ExternalOptions) -> list[Path]:
+    """Return the files that the options of external images name."""
+    found = (getattr(one, name) for one in options for name in _IMAGES)
+    return [path for path in found if path is not None]
+
+
+def _key(path: Path) -> _Key:
+    """Return what is the same for all names of a file; of one that does not exist its whole path."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path.absolute()
+    return status.st_dev, status.st_ino
