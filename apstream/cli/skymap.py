@@ -8,6 +8,7 @@ import typer
 
 from apstream.cli import making
 
+_POSITION = "write RA,DEC or RA,DEC,RADIUS in degrees"
 _KINDS = ("discrete", "rings", "healpix", "ls")
 
 
@@ -41,14 +42,14 @@ def skymap(
     from apstream.errors import BadSettings
     from apstream.repo.repository import Repository
     from apstream.service.outputs import BatchPlaces, keep_record
-    from apstream.service.skymap import SkyMapSettings, is_new_skymap, make_skymap, require_skymap
+    from apstream.service.skymap import is_new_skymap, make_skymap, require_skymap, skymap_settings
 
     if kind not in _KINDS:
         raise BadSettings(f"no kind of sky map {kind!r}", where="skymap", remedy=", ".join(_KINDS))
     places = BatchPlaces(root=root, rerun=rerun, output=output)
     products = Repository(root) if kind == "ls" and not (rerun or output) else places.open_output()
     if kind != "ls":
-        chosen = SkyMapSettings(
+        chosen = skymap_settings(
             kind=kind,
             tracts=[_numbers(text, 3, "--tract") for text in tract or []],
             num_rings=num_rings,
@@ -98,5 +99,21 @@ def _numbers(text: str, least: int, option: str) -> list[float]:
     except ValueError:
         found = []
     if not least <= len(found) <= 3:
-        raise BadSettings(f"{text!r} is no position", where=option, remedy="write RA,DEC or RA,DEC,RADIUS in degrees")
+        raise BadSettings(f"{text!r} is no position", where=option, remedy=_POSITION)
+    _require_sky(found, text, option)
     return found
+
+
+def _require_sky(numbers: list[float], text: str, option: str) -> None:
+    """Refuse what is no place on the sky; a radius of zero is a point, which only looks something up."""
+    from apstream.errors import BadSettings
+
+    ra, dec, *radius = numbers
+    faults = {
+        "the right ascension must be 0..360": not 0 <= ra <= 360,
+        "the declination must be -90..90": not abs(dec) <= 90,
+        "the radius must be positive": any(not (r > 0 or (r == 0 and option == "--at")) for r in radius),
+        "the radius must be below 90": any(r >= 90 for r in radius) and option == "--tract",
+    }
+    if wrong := [fault for fault, true in faults.items() if true]:
+        raise BadSettings(f"{text!r}: {wrong[0]}", where=option, remedy=_POSITION)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from apstream.errors import BadSettings, Conflict, DatasetNotFound
 from apstream.model.skymap import SkyMap
@@ -31,6 +31,7 @@ __all__ = [
     "patches_of",
     "require_skymap",
     "skymap_around",
+    "skymap_settings",
 ]
 
 #: What lies on the pixels of a sky map.
@@ -58,6 +59,16 @@ class SkyMapSettings(BaseModel):
     patch_size: int = Field(4096, gt=63, description="Side of a patch, pixels")
     border: int = Field(128, ge=0, description="Overlap of a patch with its neighbours, pixels")
     overlap: float = Field(1 / 60, ge=0, description="rings, healpix: overlap of tracts, degrees")
+
+
+def skymap_settings(**given: Any) -> SkyMapSettings:
+    """Return the settings of a sky map; BadSettings names the option whose value is impossible."""
+    try:
+        return SkyMapSettings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).removesuffix("_arcsec").replace("_", "-")
+        raise BadSettings(f"{option}: {first['msg']}", where="skymap", remedy="apstream skymap --help") from None
 
 
 def find_skymap(repository: Repository) -> SkyMap | None:

@@ -350,3 +350,22 @@ def test_calexps_that_are_not_there_are_missed(root: Path):
         run("coadd", root, "--id", "visit=1", "--from", "warp")
     with pytest.raises(BadSettings, match="not made from 'sky'"):
         run("coadd", root, "--from", "sky")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rings", "--pixel-scale", "0"], "--pixel-scale: Input should be greater than 0"),
+        (["rings", "--pixel-scale", "-1", "--replace"], "--pixel-scale: "),
+        (["rings", "--patch-size", "3"], "--patch-size: "),
+        (["discrete", "--tract", "10,20,-3"], "the radius must be positive"),
+        (["discrete", "--tract", "10,20,0"], "the radius must be positive"),
+        (["discrete", "--tract", "10,20,nan"], "the radius must be positive"),
+        (["ls", "--at", "500,2"], "the right ascension must be 0..360"),
+        (["ls", "--at", "150,200"], "the declination must be -90..90"),
+    ],
+)
+def test_impossible_numbers_of_a_sky_map_are_refused_in_words(root: Path, words: list[str], said: str) -> None:
+    with pytest.raises(BadSettings, match=said) as caught:
+        run("skymap", root, *words, *(["--rerun", "none"] if words[0] != "ls" else []))
+    assert "Tract(" not in str(caught.value)
