@@ -155,3 +155,51 @@ def test_a_real_image_with_cards_that_cannot_be_parsed_is_read(shared_data: Path
     assert image.pixels.shape == (994, 904)
     assert image.wcs is not None
     assert 0.36 < image.wcs.pixel_scale_arcsec < 0.38
+
+
+@pytest.mark.parametrize(
+    ("cards", "said"),
+    [
+        ({"BUNIT": "MJy/sr", "GAIN": 2.0}, r"BUNIT = 'MJy/sr': known are adu.*-c image\.gain"),
+        ({"BUNIT": "electron/s", "GAIN": 2.0}, r"BUNIT = 'electron/s'"),
+        ({"EXPTIME": -30.0, "GAIN": 2.0}, r"EXPTIME = -30\.0 is no exposure time"),
+        ({"EXPTIME": "long", "GAIN": 2.0}, r"EXPTIME = 'long' is no exposure time"),
+        ({"RDNOISE": -5.0, "GAIN": 2.0}, r"RDNOISE = -5\.0 is no read noise.*-c image\.read_noise"),
+        ({"GAIN": -1.9}, r"GAIN = -1\.9 is no gain .*-c image\.gain"),
+        ({"GAIN": 0}, r"GAIN = 0 is no gain"),
+    ],
+)
+def test_an_impossible_card_is_named_with_what_overrides_it(tmp_path: Path, cards: dict[str, object], said: str):
+    path = save(tmp_path / "c.fits", fits.ImageHDU(sky()), **cards)
+    with pytest.raises(BadHeader, match=rf"c\.fits.*{said}"):
+        read_external(path, NONE)
+
+
+def test_a_unit_that_is_not_known_does_no_harm_where_gain_or_variance_are_given(tmp_path: Path):
+    path = save(tmp_path / "u.fits", fits.ImageHDU(sky(), name="SCI"), BUNIT="MJy/sr", RDNOISE=-1.0, GAIN=7.0)
+    assert read_external(path, ExternalOptions(gain=1.5, read_noise=3.0)).gain == 1.5
+    with_variance = save(
+        tmp_path / "v.fits", fits.ImageHDU(sky(), name="SCI"), fits.ImageHDU(sky(), name="VAR"), BUNIT="nJy", GAIN=7.0
+    )
+    assert read_external(with_variance, NONE).gain is None
+
+
+@pytest.mark.parametrize("unit", ["ADU", "counts", "DN", "adu/pixel", ""])
+def test_units_of_counts_take_the_gain_of_the_header(tmp_path: Path, unit: str):
+    path = save(tmp_path / "u.fits", fits.ImageHDU(sky()), BUNIT=unit, GAIN=2.0, EXPTIME=0.0)
+    assert read_external(path, NONE).gain == 2.0
+
+
+def test_a_gain_that_is_none_gives_way_to_one_that_is(tmp_path: Path):
+    path = save(tmp_path / "u.fits", fits.ImageHDU(sky()), BUNIT="electrons/pixel")
+    assert read_external(path, NONE).gain == 1.0
+    path = save(tmp_path / "e.fits", fits.ImageHDU(sky()), GAIN=0.0, EGAIN=1.5)
+    assert read_external(path, NONE).gain == 1.5
+
+
+def test_text_in_place_of_fits_gives_no_advice_to_programmers(tmp_path: Path):
+    (tmp_path / "t.fits").write_text("ra,dec,mag\n" * 500)
+    with pytest.raises(BadFile, match="No SIMPLE card found") as caught:
+        read_external(tmp_path / "t.fits", NONE)
+    assert "ignore_missing" not in str(caught.value)
+    assert "If this is really" not in str(caught.value)

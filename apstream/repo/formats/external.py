@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
+from astropy.io.fits.card import Undefined
 from astropy.time import Time
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +18,7 @@ from apstream.arrays.types import F32, BoolArray
 from apstream.errors import BadFile, BadHeader, WrongSize
 from apstream.model.exposures import ExposureInfo
 from apstream.model.external import ExternalImage
+from apstream.model.filters import band_of
 from apstream.model.ids import VisitDetector
 from apstream.model.mask import MaskPlane
 from apstream.model.wcs import SkyWcs
@@ -29,7 +31,10 @@ _GAIN = ("GAIN", "EGAIN", "CCDGAIN", "GAINA", "GAIN1", "AVGAIN")
 _READ_NOISE = ("RDNOISE", "READNOIS", "RON", "RDNOISEA", "READNOISE", "ENOISE", "RDNOISE1")
 _SATURATION = ("SATURATE", "SATURATA", "SATLEVEL", "MAXLIN", "SATURAT", "NONLIN")
 _SCI, _VAR, _ERR, _MASK = ("SCI", "IMAGE"), ("VAR", "VARIANCE"), ("ERR", "ERROR", "SIGMA"), ("MASK", "DQ", "FLAGS")
-_ELECTRONS = re.compile(r"^\s*e(-|lectrons?)?\s*$", re.IGNORECASE)
+_ELECTRONS = re.compile(r"^\s*(e(-|lectrons?)?|photo-?electrons?)\s*$", re.IGNORECASE)
+_COUNTS = re.compile(r"^\s*(adus?|counts?|cts?|dn|du|data ?(numbers?|values?|units?)|unknown|none|)\s*$", re.IGNORECASE)
+_PER_PIXEL = re.compile(r"\s*(/|per)?\s*pix(els?)?(\^?-1|\*\*-1)?\s*$", re.IGNORECASE)
+_EXPOSURE = ("EXPTIME", "EXPOSURE", "ITIME")
 
 
 class ExternalOptions(BaseModel):
@@ -49,7 +54,7 @@ class ExternalOptions(BaseModel):
     variance_file: Path | None = Field(None, description="FITS image of the variance, in the square of the counts")
     weight_file: Path | None = Field(None, description="FITS image of 1 / variance; zero: no data")
     mask_file: Path | None = Field(None, description="FITS image of the mask, with bits as for bad_bits")
-    band: str = Field("", description="Band; default: FILTER of the header")
+    band: str = Field("", description="Band; default: that of FILTER of the header, or FILTER itself")
 
 
 def read_external(path: Path | str, options: ExternalOptions) -> ExternalImage:
@@ -60,7 +65,8 @@ def read_external(path: Path | str, options: ExternalOptions) -> ExternalImage:
     FileMissing, BadFile
         If there is no readable FITS image.
     BadHeader
-        If gain is neither in the header nor given and the file has no variance.
+        If gain is neither in the header nor given and the file has no variance; so too for a unit that is neither
+        counts nor electrons. If exposure time or read noise are impossible.
     WrongSize
         If mask or variance differ in shape from the image.
     """
@@ -79,6 +85,7 @@ def read_external(path: Path | str, options: ExternalOptions) -> ExternalImage:
         sdss = sdss_image(hdus, header, pixels, str(path))
     variance, bad = _given(options, pixels.shape, variance, bad)
     read_noise = 0.0
+    _require_possible(header, options, path)
     if sdss is None:
         gain = _gain(header, options, path, needed=variance is None)
     else:
@@ -176,18 +183,63 @@ def _masks(hdus: fits.HDUList, shape: tuple[int, ...], bits: int | None, path: P
 
 
 def _gain(header: fits.Header, options: ExternalOptions, path: Path, *, needed: bool) -> float | None:
-    if options.gain is None and _ELECTRONS.match(str(header.get("BUNIT", ""))):
+    unit = _PER_PIXEL.sub("", str(header.get("BUNIT", "")))
+    if options.gain is None and _ELECTRONS.match(unit):
         return 1.0
+    if options.gain is None and not (_COUNTS.match(unit) or isinstance(header.get("BUNIT"), Undefined)):
+        if not needed:
+            return None
+        raise BadHeader(
+            f"BUNIT = {header['BUNIT']!r}: known are adu, count, ct, DN, electron and e-",
+            where=str(path),
+            remedy="give electrons per unit with -c image.gain=NUMBER, or a variance or weight",
+        )
     gain = _number(header, _GAIN, options.gain, 0.0)
     if gain > 0:
         return gain
     if needed:
+        if refused := next((key for key in _GAIN if _said(header, key)), None):
+            raise BadHeader(
+                f"{refused} = {header[refused]!r} is no gain",
+                where=str(path),
+                remedy="correct it, or give it with -c image.gain=ELECTRONS_PER_COUNT",
+            )
         raise BadHeader(
             f"no gain: none of {', '.join(_GAIN)} in the header and no VAR extension",
             where=str(path),
             remedy="give it with -c image.gain=ELECTRONS_PER_COUNT",
         )
     return None
+
+
+def _said(header: fits.Header, key: str) -> bool:
+    return key in header and not isinstance(header[key], Undefined) and str(header[key]).strip() != ""
+
+
+def _require_possible(header: fits.Header, options: ExternalOptions, path: Path) -> None:
+    """Refuse an exposure time that is negative or no number, and a negative read noise."""
+    exposure = next((key for key in _EXPOSURE if _said(header, key)), None)
+    if exposure and not _float(header[exposure]) >= 0:
+        raise BadHeader(
+            f"{exposure} = {header[exposure]!r} is no exposure time",
+            where=str(path),
+            remedy="write seconds there, or remove the card",
+        )
+    noise = next((key for key in _READ_NOISE if _said(header, key)), None)
+    if noise and options.read_noise is None and _float(header[noise]) < 0:
+        raise BadHeader(
+            f"{noise} = {header[noise]!r} is no read noise",
+            where=str(path),
+            remedy="correct it, or give it with -c image.read_noise=ELECTRONS",
+        )
+
+
+def _float(value: Any) -> float:
+    """Return a value as a number, NaN if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
 
 
 def _number(header: fits.Header, keys: Sequence[str], given: float | None, default: float) -> float:
@@ -207,10 +259,10 @@ def _info(header: fits.Header, path: Path, band: str) -> ExposureInfo:
     filter_name = str(header.get("FILTER", header.get("FILTER1", ""))).strip()
     return ExposureInfo(
         id=VisitDetector(str(header.get("INSTRUME", "unknown")).strip(), 0, 0),
-        band=band or filter_name[:1],
+        band=band or band_of(filter_name),
         physical_filter=filter_name,
         mid_mjd_tai=_middle(header),
-        exposure_s=_number(header, ("EXPTIME", "EXPOSURE", "ITIME"), None, float("nan")),
+        exposure_s=_number(header, _EXPOSURE, None, float("nan")),
         object_name=str(header.get("OBJECT", "")),
         origin=str(path),
     )

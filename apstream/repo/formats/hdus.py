@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ _FAULTS = (
     fits.VerifyError,
     zlib.error,
 )
+#: What astropy tells programmers to try, which no user of ours can.
+_ADVICE = re.compile(r"[.,]? *(If this is really a FITS file, *)?try with ignore_missing_simple=True.*")
 
 
 @contextmanager
@@ -89,7 +92,8 @@ def readable(where: str) -> Iterator[None]:
         try:
             yield
         except _FAULTS as error:
-            reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = _ADVICE.sub("", reason)[:160]
             remedy = "copy or reduce it again"
             raise BadFile(f"not a readable FITS file: {reason}", where=where, remedy=remedy) from error
 
