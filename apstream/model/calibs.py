@@ -11,7 +11,10 @@ from apstream.model.defects import Defects
 from apstream.model.linearity import Linearity
 from apstream.model.transfer import PhotonTransfer
 
-__all__ = ["IsrCalibs", "defect_map"]
+__all__ = ["KIND_CARD", "IsrCalibs", "defect_map"]
+
+#: Card by which a file says which calibration it is.
+KIND_CARD = "APSCALIB"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -12,6 +12,7 @@ from astropy.coordinates import Angle
 from astropy.time import Time
 
 from apstream.arrays.types import F64, Records
+from apstream.model.calibs import KIND_CARD
 from apstream.model.wcs import SkyWcs
 from apstream.simulate.config import NightConfig
 from apstream.simulate.optics import Conditions, FocalPlane, draw_conditions, header_wcs, sky_level
@@ -242,14 +243,18 @@ def _calibrations(world: _World) -> Iterator[tuple[str, np.ndarray[Any, Any], di
         number = chip.detector.number
         rng = generator(world.config.seed, _MASTERS, number)
         bias, dark, flat = masters(rng, chip)
-        common = {"INSTRUME": "simcam", "DETECTOR": number}
-        yield f"bias_d{number:02d}.fits", bias, common | {"OBSTYPE": "bias", "BUNIT": "adu"}
-        yield f"dark_d{number:02d}.fits", dark, common | {"OBSTYPE": "dark", "BUNIT": "adu/s"}
+        yield f"bias_d{number:02d}.fits", bias, _calib_cards("bias", number) | {"BUNIT": "adu"}
+        yield f"dark_d{number:02d}.fits", dark, _calib_cards("dark", number) | {"BUNIT": "adu/s"}
         for band in world.config.bands:
-            cards = common | {"OBSTYPE": "flat", "FILTER": f"sim-{band}", "BUNIT": ""}
+            cards = _calib_cards("flat", number) | {"FILTER": f"sim-{band}", "BUNIT": ""}
             yield f"flat_{band}_d{number:02d}.fits", flat, cards
         defects = chip.defects.astype(np.uint8)
-        yield f"defects_d{number:02d}.fits", defects, common | {"OBSTYPE": "defects", "BUNIT": ""}
+        yield f"defects_d{number:02d}.fits", defects, _calib_cards("defects", number) | {"BUNIT": ""}
+
+
+def _calib_cards(kind: str, detector: int) -> dict[str, Any]:
+    card = (kind, "kind of calibration")
+    return {"INSTRUME": "simcam", "DETECTOR": detector, "OBSTYPE": kind, KIND_CARD: card}
 
 
 def _write_tables(out: Path, world: _World, truth: Records, tell: _Teller) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from apstream.errors import WrongSize
+import numpy as np
+
+from apstream.arrays.types import F32
+from apstream.errors import BadFile, WrongSize
 from apstream.model.calibs import IsrCalibs
 from apstream.model.exposures import RawExposure
 from apstream.model.geometry import Box
 
-__all__ = ["require_fit"]
+__all__ = ["require_fit", "require_flat"]
 
+#: Of a flat every so many rows and columns are looked at.
+_STRIDE = 8
+_MAX_EMPTY, _FLAT_MEDIANS = 0.2, (0.2, 5.0)
 _REMEDY = "check that file, detector number and camera description belong together"
 
 
@@ -28,6 +34,28 @@ def require_fit(raw: RawExposure, calibs: IsrCalibs) -> None:
             )
     _require_kernel(calibs)
     _require_names(raw, calibs)
+
+
+def require_flat(flat: F32 | None) -> None:
+    """Refuse what cannot be a relative response: one of which much is not positive, or whose median is far from one.
+
+    Raises
+    ------
+    BadFile
+        Naming no file: the caller knows it.
+    """
+    if flat is None or not flat.size:
+        return
+    seen = flat[::_STRIDE, ::_STRIDE]
+    light = seen[seen > 0]
+    empty = 1 - light.size / seen.size
+    if empty > _MAX_EMPTY:
+        fault = f"{100 * empty:.0f} % of this flat is not positive"
+    elif not _FLAT_MEDIANS[0] <= (median := float(np.median(light))) <= _FLAT_MEDIANS[1]:
+        fault = f"the median of this flat is {median:.4g}, that of a relative response is about one"
+    else:
+        return
+    raise BadFile(fault, remedy="give a master flat divided by its median, as apstream calib flat makes it")
 
 
 def _require_amplifiers_inside(raw: RawExposure) -> None:

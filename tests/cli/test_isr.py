@@ -251,3 +251,16 @@ def test_options_of_a_file_are_refused_where_a_repository_is_named(tmp_path: Pat
     ):
         with pytest.raises(BadSettings, match=f"{words[1]}: for a file only"):
             apstream(words[0], root, *words[1:])
+
+
+@pytest.mark.parametrize(
+    ("flat", "fault"),
+    [
+        (np.full((SIZE, SIZE), 21000, np.float32), r"the median of this flat is 2\.1e\+04"),
+        (np.repeat(np.where(np.arange(SIZE) < SIZE // 3, -1, 1), SIZE).reshape(SIZE, SIZE), "33 % of this flat"),
+    ],
+)
+def test_a_flat_that_is_no_relative_response_is_named(raw: Path, tmp_path: Path, flat: np.ndarray, fault: str) -> None:
+    fits.writeto(tmp_path / "flat.fits", flat.astype(np.float32))
+    with pytest.raises(BadFile, match=rf"flat\.fits: {fault}.*divided by its median"):
+        apstream("isr", raw, "--camera", "simcam", "--out", tmp_path / "isr.fits", "--flat", tmp_path / "flat.fits")

@@ -7,7 +7,8 @@ import typer
 from typer.testing import CliRunner
 
 from apstream.cli.simulate import simulate
-from apstream.errors import BadSettings
+from apstream.errors import BadFile, BadSettings
+from apstream.repo.formats.calibs import require_kind
 
 RUN = CliRunner()
 
@@ -52,3 +53,13 @@ def test_a_place_that_cannot_be_written_is_named(app: typer.Typer, tmp_path: Pat
     result = RUN.invoke(app, [str(blocked / "night"), "--size", "128", "--visits", "1"])
     assert "file" in str(result.exception)
     assert type(result.exception).__name__ == "StorageUnavailable"
+
+
+def test_masters_say_which_calibration_they_are(app: typer.Typer, tmp_path: Path) -> None:
+    words = [str(tmp_path / "n"), "--visits", "1", "--template-visits", "1", "--size", "128", "--filters", "r"]
+    assert RUN.invoke(app, words).exit_code == 0
+    found = {path.name: path for path in (tmp_path / "n" / "calib").glob("*.fits")}
+    for kind, name in (("bias", "bias_d00"), ("dark", "dark_d00"), ("flat", "flat_r_d00"), ("defects", "defects_d00")):
+        require_kind(found[f"{name}.fits"], kind)
+    with pytest.raises(BadFile, match=r"bias_d00\.fits: its header says that it is bias, and flat is wanted"):
+        require_kind(found["bias_d00.fits"], "flat")

@@ -11,6 +11,7 @@ from astropy.io import fits
 
 from apstream.arrays.types import F32
 from apstream.errors import BadFile, WrongSize
+from apstream.model.calibs import KIND_CARD
 from apstream.model.defects import Defects
 from apstream.model.geometry import Box
 from apstream.repo.formats.documents import defects_from, defects_to, yaml_reader, yaml_writer
@@ -28,8 +29,6 @@ __all__ = [
 ]
 
 _GZIP = b"\x1f\x8b"
-#: Card by which a master file says which calibration it is.
-_KIND = "APSCALIB"
 _read_list: Callable[[Path], Defects] = yaml_reader(defects_from, "defects")
 #: Write defects as YAML: boxes, 0-based and half-open.
 write_defects = yaml_writer(defects_to)
@@ -87,7 +86,7 @@ def write_master(
 
 
 def _say_kind(header: fits.Header, kind: str) -> None:
-    header[_KIND] = (kind, "kind of calibration")
+    header[KIND_CARD] = (kind, "kind of calibration")
 
 
 def read_defects(path: Path) -> Defects:
@@ -112,7 +111,7 @@ def require_kind(path: Path, kind: str) -> None:
     if not _is_fits(path):
         return
     with open_fits(path) as hdus:
-        said = str(hdus[0].header.get(_KIND, kind))
+        said = str(hdus[0].header.get(KIND_CARD, kind))
     if said != kind:
         remedy = f"give it as {said}, or another file as {kind}"
         raise BadFile(f"its header says that it is {said}, and {kind} is wanted", where=str(path), remedy=remedy)
