@@ -202,10 +202,29 @@ def _nearby(char: CharacterizedExposure, refcat: RefCat, config: AstrometryConfi
         ra, dec, radius = char.wcs.circle(char.box)
         raise CalibrationFailed(
             f"{len(field.stars)} catalogue stars within {radius + config.max_offset_arcsec / 3600:.3f} deg of "
-            f"({ra:.4f}, {dec:.4f}); {len(refcat.stars)} in the whole catalogue",
-            remedy="check the header's pointing and that the catalogue covers the field",
+            f"({ra:.4f}, {dec:.4f}), {config.min_matches} are needed; {len(refcat.stars)} in the whole catalogue"
+            f"{_whereabouts(refcat)}",
+            remedy=f"check the header's pointing and that the catalogue covers the field{_other_units(refcat)}",
         )
     return field
+
+
+def _whereabouts(refcat: RefCat) -> str:
+    """Tell where a catalogue lies: the median of unit vectors, as right ascension wraps."""
+    if len(refcat.stars) == 0:
+        return ""
+    ra, dec = np.deg2rad(refcat.stars["ra"]), np.deg2rad(refcat.stars["dec"])
+    middle = np.rad2deg(np.arctan2(np.median(np.sin(ra)), np.median(np.cos(ra)))) % 360
+    return f", about ({middle:.4f}, {np.rad2deg(np.median(dec)):.4f})"
+
+
+def _other_units(refcat: RefCat) -> str:
+    """Ask for the units of a catalogue whose positions may be radians, or right ascensions hours."""
+    ra, dec = refcat.stars["ra"], np.abs(refcat.stars["dec"])
+    if len(ra) == 0 or not np.max(ra) <= 24:
+        return ""
+    radians = np.max(ra) <= 2 * np.pi and np.max(dec) <= np.pi / 2
+    return "; its positions must be in degrees: " + ("are these radians?" if radians else "are these hours?")
 
 
 def _match(stars: Records, field: _Field, box: Box, config: AstrometryConfig) -> tuple[StarMatch, bool]:

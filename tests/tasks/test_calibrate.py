@@ -158,6 +158,19 @@ def test_catalogue_of_another_place_is_refused():
         calibrate(make_char(stars, truth), RefCat(far), CalibrateConfig())
 
 
+@pytest.mark.parametrize(
+    ("unit", "place", "asked"), [(np.pi / 180, r"2\.61", "are these radians"), (1 / 15, r"9\.99", "are these hours")]
+)
+def test_a_catalogue_elsewhere_is_told_where_it_lies_and_asked_for_its_units(unit: float, place: str, asked: str):
+    truth = distorted_truth()
+    stars, refcat = make_field(8, truth)
+    rows = refcat.stars.copy()
+    rows["ra"] = (rows["ra"] + 150) % 360 * unit
+    rows["dec"] *= 1 if unit == 1 / 15 else unit
+    with pytest.raises(CalibrationFailed, match=rf"30 are needed.*, about \({place}.*{asked}"):
+        calibrate(make_char(stars, truth), RefCat(rows), CalibrateConfig(astrometry={"min_matches": 30}))
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_unrelated_catalogue_is_never_matched_by_chance(seed):
     truth = distorted_truth()
