@@ -25,8 +25,12 @@ def storage_error(error: OSError, path: Path | str, action: str = "write") -> Ap
 
 def require_regular(path: Path) -> None:
     """Refuse a folder or a device as the name of a file to write: StorageUnavailable; what is not there yet is fine."""
-    if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "a device, pipe or socket"
+    try:
+        odd, folder = path.exists() and not path.is_file(), path.is_dir()
+    except OSError as error:
+        raise storage_error(error, path) from error
+    if odd:
+        what = "a folder" if folder else "a device, pipe or socket"
         raise StorageUnavailable(f"cannot write: it is {what}", where=str(path), remedy="give the name of a file")
 
 

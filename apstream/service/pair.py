@@ -57,7 +57,9 @@ def run_pair(
     Raises
     ------
     BadSettings
-        If `out` is a file, or holds a file that is read and would be written over.
+        If `out` holds a file that is read and would be written over.
+    StorageUnavailable
+        If `out` is a file or cannot be written.
     """
     require_folder(out)
     further = files_of(settings.image, settings.science_image, settings.template_image)

@@ -83,7 +83,9 @@ def characterize_file(
     Raises
     ------
     BadSettings
-        If `out` is a file, or holds a file that is read and would be written over.
+        If `out` holds a file that is read and would be written over.
+    StorageUnavailable
+        If `out` is a file or cannot be written.
     """
     _check_folder(out, "characterized.fits", [image, psf], settings)
     try:
@@ -109,8 +111,8 @@ def calibrate_file(
     """Calibrate an image; write ``calexp.fits`` (nJy) and ``sources.parquet`` to `out`.
 
     What `characterize_file` wrote is taken as it is, any other image is characterized first. `photometry_refcat` is
-    the catalogue of magnitudes, where it is not that of positions. BadSettings refuses an `out` that is a file, or
-    where a file that is read would be written over.
+    the catalogue of magnitudes, where it is not that of positions. StorageUnavailable refuses an `out` that is a file,
+    BadSettings one where a file that is read would be written over.
     """
     _check_folder(out, "calexp.fits", [image, refcat, photometry_refcat, psf], settings)
     stages = stages_of(settings.replace)

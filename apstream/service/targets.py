@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from apstream.errors import BadSettings
+from apstream.errors import BadSettings, StorageUnavailable
 from apstream.repo.atomic import require_regular
 from apstream.repo.formats.external import ExternalOptions
 
 __all__ = ["YAML", "files_of", "require_distinct", "require_ending", "require_folder", "spare_inputs"]
 
-_Key = tuple[int, int] | Path
+_Key = tuple[int, int]
 YAML = (".yaml", ".yml")
 _IMAGES = ("variance_file", "weight_file", "mask_file")
 
@@ -32,9 +32,11 @@ def spare_inputs(targets: Iterable[Path], inputs: Iterable[Path | None]) -> None
         If one of them exists and is no regular file.
     """
     read = {_key(path): path for path in inputs if path is not None}
+    read.pop(None, None)
     for target in targets:
-        if target.exists() and _key(target) in read:
-            by = "" if str(read[_key(target)]) == str(target) else f" ({read[_key(target)]})"
+        other = read.get(_key(target))
+        if other is not None:
+            by = "" if str(other) == str(target) else f" ({other})"
             message = f"is an input{by} and would be written over"
             raise BadSettings(message, where=str(target), remedy="give --out another name")
         require_regular(target)
@@ -44,16 +46,18 @@ def require_distinct(paths: Iterable[Path]) -> None:
     """Refuse a frame that is given twice: it is no second measurement; BadSettings names it."""
     seen: dict[_Key, Path] = {}
     for path in paths:
-        other = seen.setdefault(_key(path), path)
+        key = _key(path)
+        other = path if key is None else seen.setdefault(key, path)
         if other is not path:
             same = "" if str(other) == str(path) else f", as {other} too"
             raise BadSettings(f"given twice{same}", where=str(path), remedy="give each frame once")
 
 
 def require_folder(out: Path) -> None:
-    """Refuse a file where products go into a folder; BadSettings names it."""
-    if out.exists() and not out.is_dir():
-        raise BadSettings("is a file, and --out names a folder here", where=str(out), remedy="give --out another name")
+    """Refuse a file where products go into a folder; StorageUnavailable names it."""
+    if _key(out) is not None and not out.is_dir():
+        message = "cannot write: it is a file, and --out names a folder here"
+        raise StorageUnavailable(message, where=str(out), remedy="give --out another name")
 
 
 def require_ending(out: Path, endings: tuple[str, ...], what: str) -> None:
@@ -69,10 +73,10 @@ def files_of(*options: ExternalOptions) -> list[Path]:
     return [path for path in found if path is not None]
 
 
-def _key(path: Path) -> _Key:
-    """Return what is the same for all names of a file; of one that does not exist its whole path."""
+def _key(path: Path) -> _Key | None:
+    """Return what is the same for all names of a file; None: there is none, or it cannot be looked at."""
     try:
         status = path.stat()
     except OSError:
-        return path.absolute()
+        return None
     return status.st_dev, status.st_ino

@@ -121,7 +121,7 @@ def test_yaml_is_not_written_into_a_file_of_another_name(folder: Path, kind: str
 )
 def test_a_file_is_no_folder(folder: Path, words: tuple[str, ...]) -> None:
     error = refusal(*words, "--out", "psf.fits")
-    assert str(error) == "psf.fits: is a file, and --out names a folder here (give --out another name)"
+    assert str(error) == "psf.fits: cannot write: it is a file, and --out names a folder here (give --out another name)"
 
 
 def test_a_folder_or_a_device_is_no_file(folder: Path) -> None:
