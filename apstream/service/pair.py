@@ -19,7 +19,7 @@ from apstream.repo.formats.external import ExternalOptions, read_external
 from apstream.repo.formats.fits import write_image
 from apstream.repo.formats.parquet import write_records
 from apstream.service.references import notes_on, read_references, region_of, warn_of
-from apstream.service.targets import files_of, require_folder, spare_inputs
+from apstream.service.targets import files_of, spare_inputs_in
 
 __all__ = ["PairSettings", "run_pair"]
 
@@ -61,9 +61,8 @@ def run_pair(
     StorageUnavailable
         If `out` is a file or cannot be written.
     """
-    require_folder(out)
     further = files_of(settings.image, settings.science_image, settings.template_image)
-    spare_inputs((out / name for name in _PRODUCTS), [science, template, refcat, photometry_refcat, *further])
+    spare_inputs_in(out, _PRODUCTS, [science, template, refcat, photometry_refcat, *further])
     with watch("read"):
         image = read_external(science, _options(settings.image, settings.science_image))
         reference = read_external(template, _options(settings.image, settings.template_image))

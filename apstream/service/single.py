@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -28,7 +28,7 @@ from apstream.repo.formats.registry import get_format
 from apstream.repo.formats.single import read_any_psf
 from apstream.service.calib_files import read_calibs
 from apstream.service.references import notes_on, read_references, region_of, warn_of
-from apstream.service.targets import files_of, require_folder, spare_inputs
+from apstream.service.targets import files_of, spare_inputs, spare_inputs_in
 from apstream.tasks.external import ExternalConfig, enter
 from apstream.tasks.isr import BrighterFatterConfig, IsrConfig
 from apstream.tasks.isr_fringe import FringeConfig
@@ -36,6 +36,8 @@ from apstream.tasks.isr_fringe import FringeConfig
 _Settings = TypeVar("_Settings", bound=PixelConfig)
 
 __all__ = ["SingleSettings", "calibrate_file", "characterize_file", "isr_file", "with_psf"]
+
+_SOURCES = "sources.parquet"
 
 
 class SingleSettings(PixelConfig):
@@ -87,7 +89,7 @@ def characterize_file(
     StorageUnavailable
         If `out` is a file or cannot be written.
     """
-    _check_folder(out, "characterized.fits", [image, psf], settings)
+    spare_inputs_in(out, ("characterized.fits", _SOURCES), [image, psf, *files_of(settings.image)])
     try:
         exposure = _supply(_read(image, settings), psf)
         found = stages_of(settings.replace).characterize(exposure, settings.characterize)
@@ -95,7 +97,7 @@ def characterize_file(
         raise error.at(str(image)) from error
     history = _history("characterize", image, {"psf": psf}, settings.characterize)
     write_image(out / "characterized.fits", found, history)
-    _write_sources(out / "sources.parquet", found)
+    _write_sources(out / _SOURCES, found)
     return found
 
 
@@ -114,7 +116,8 @@ def calibrate_file(
     the catalogue of magnitudes, where it is not that of positions. StorageUnavailable refuses an `out` that is a file,
     BadSettings one where a file that is read would be written over.
     """
-    _check_folder(out, "calexp.fits", [image, refcat, photometry_refcat, psf], settings)
+    read = [image, refcat, photometry_refcat, psf, *files_of(settings.image)]
+    spare_inputs_in(out, ("calexp.fits", _SOURCES), read)
     stages = stages_of(settings.replace)
     try:
         if _type_of(image) == CharacterizedExposure.__name__:
@@ -135,13 +138,8 @@ def calibrate_file(
         raise error.at(str(image)) from error
     catalogs = {"refcat": refcat, "photometry_refcat": photometry_refcat, "psf": psf}
     write_image(out / "calexp.fits", calexp, _history("calibrate", image, catalogs, settings.calibrate))
-    _write_sources(out / "sources.parquet", calexp)
+    _write_sources(out / _SOURCES, calexp)
     return calexp
-
-
-def _check_folder(out: Path, product: str, inputs: Sequence[Path | None], settings: SingleSettings) -> None:
-    require_folder(out)
-    spare_inputs([out / product, out / "sources.parquet"], [*inputs, *files_of(settings.image)])
 
 
 def _calibs(files: dict[str, Path], shape: tuple[int, int]) -> IsrCalibs:

@@ -9,7 +9,7 @@ from apstream.errors import BadSettings, StorageUnavailable
 from apstream.repo.atomic import require_regular
 from apstream.repo.formats.external import ExternalOptions
 
-__all__ = ["YAML", "files_of", "require_distinct", "require_ending", "require_folder", "spare_inputs"]
+__all__ = ["YAML", "files_of", "require_distinct", "require_ending", "spare_inputs", "spare_inputs_in"]
 
 _Key = tuple[int, int]
 YAML = (".yaml", ".yml")
@@ -53,11 +53,18 @@ def require_distinct(paths: Iterable[Path]) -> None:
             raise BadSettings(f"given twice{same}", where=str(path), remedy="give each frame once")
 
 
-def require_folder(out: Path) -> None:
-    """Refuse a file where products go into a folder; StorageUnavailable names it."""
-    if _key(out) is not None and not out.is_dir():
+def spare_inputs_in(folder: Path, products: Iterable[str], inputs: Iterable[Path | None]) -> None:
+    """Refuse a folder of products, by their names, that is a file, or where they would be written over what is read.
+
+    Raises
+    ------
+    BadSettings, StorageUnavailable
+        As from `spare_inputs`; StorageUnavailable also names a file that stands where the folder belongs.
+    """
+    if _key(folder) is not None and not folder.is_dir():
         message = "cannot write: it is a file, and --out names a folder here"
-        raise StorageUnavailable(message, where=str(out), remedy="give --out another name")
+        raise StorageUnavailable(message, where=str(folder), remedy="give --out another name")
+    spare_inputs((folder / name for name in products), inputs)
 
 
 def require_ending(out: Path, endings: tuple[str, ...], what: str) -> None:
