@@ -25,30 +25,41 @@ def show(
     source: Annotated[str, typer.Argument(help="An Avro file, a folder of them, or a topic")],
     html: Annotated[Path | None, typer.Option(help="Also write a page with the cutout triplets")] = None,
     bootstrap: Annotated[str, typer.Option(help="Brokers, for a topic")] = "localhost:9092",
-    limit: Annotated[int, typer.Option(help="Most alerts to show")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="Most alerts to show")] = 100,
 ) -> None:
     """Print a table of alerts, and with --html write a page with their cutouts."""
+    from apstream.repo.atomic import atomic_path
     from apstream.service.alert_page import render_page
+    from apstream.service.targets import spare_inputs
 
-    records = _read(source, bootstrap, limit)
+    files = _files(source)
+    if html:
+        spare_inputs([html], files, "--html")
+    if files:
+        records = list(islice(_once_each(_from_files(files)), limit))
+    else:
+        records = asyncio.run(_from_topic(source, bootstrap, limit))
     _print_table(records)
     if html:
-        html.write_text(render_page(records, title=f"Alerts in {source}"))
+        page = render_page(records, title=f"Alerts in {source}")
+        with atomic_path(html) as temporary:
+            temporary.write_text(page)
         typer.echo(f"wrote {html}")
 
 
-def _read(source: str, bootstrap: str, limit: int) -> list[Mapping[str, Any]]:
+def _files(source: str) -> list[Path]:
+    """Return the Avro files that are named; none: it is a topic."""
     path = Path(source)
     if path.is_dir():
         files = sorted(path.rglob("*.avro"))
         if not files:
             raise FileMissing("no Avro files in the folder", where=source, remedy="name a folder of alerts")
-        return list(islice(_once_each(_from_files(files)), limit))
+        return files
     if path.is_file():
-        return list(islice(_from_files([path]), limit))
+        return [path]
     if path.suffix or "/" in source:
         raise FileMissing("no such file", where=source, remedy="name an Avro file, a folder or a topic")
-    return asyncio.run(_from_topic(source, bootstrap, limit))
+    return []
 
 
 def _once_each(records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -149,12 +149,15 @@ def get(
     from apstream.repo.export import describe, export
     from apstream.repo.formats.registry import get_format
     from apstream.repo.repository import Repository
+    from apstream.service.targets import spare_repository
 
     repository = Repository(root)
-    value, kind = repository.get(dataset_type, **_data_id(words)), repository.policy[dataset_type]
+    with repository.tracking() as read:
+        value, kind = repository.get(dataset_type, **_data_id(words)), repository.policy[dataset_type]
     if out is None:
         typer.echo(describe(value))
     else:
+        spare_repository(out, repository, read)
         export(value, out, get_format(kind.format) if isinstance(kind, StoredType) else None)
         typer.echo(f"wrote {out}")
 

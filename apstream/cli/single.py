@@ -122,12 +122,14 @@ def characterize(given: _Given, psf: Path | None) -> None:
 
     apstream characterize REPO --id visit=7 --rerun first     (postISRCCD to icExp and icSrc)
     """
-    from apstream.service.single import characterize_file
+    from apstream.service.single import CHARACTERIZED, characterize_file
+    from apstream.service.targets import spare_inputs_in
 
     if _is_repository(given.source):
         _stage("characterize", given, psf)
         return
     _only_in_repository(given)
+    spare_inputs_in(given.place, CHARACTERIZED, given.settings or [])
     found = characterize_file(Path(given.source), given.place, given.build(psf=psf), psf)
     typer.echo(f"{len(found.stars)} sources, PSF FWHM {found.psf.fwhm():.2f} pixels -> {given.place}")
 
@@ -140,7 +142,8 @@ def calibrate(given: _Given, refcat: Path | None, photometry_refcat: Path | None
 
     apstream calibrate REPO --id visit=7 --rerun first     (icExp to calexp and src)
     """
-    from apstream.service.single import calibrate_file
+    from apstream.service.single import CALIBRATED, calibrate_file
+    from apstream.service.targets import spare_inputs_in
 
     if _is_repository(given.source):
         _refuse("a file", "give it to apstream characterize", psf=psf)
@@ -149,6 +152,7 @@ def calibrate(given: _Given, refcat: Path | None, photometry_refcat: Path | None
         _stage("calibrate", given)
         return
     _only_in_repository(given)
+    spare_inputs_in(given.place, CALIBRATED, given.settings or [])
     catalog, settings = _needed(refcat, "--refcat"), given.build(psf=psf)
     calexp = calibrate_file(
         Path(given.source), given.place, catalog, settings, photometry_refcat=photometry_refcat, psf=psf

@@ -33,9 +33,11 @@ def subtract(
     [bold]dia_sources.parquet[/]. Gain, read noise and saturation come from the headers or from -c image.gain=1.9;
     a WCS is used where there is one, star patterns where there is none.
     """
-    from apstream.service.pair import PairSettings, run_pair
+    from apstream.service.pair import PRODUCTS, PairSettings, run_pair
+    from apstream.service.targets import spare_inputs_in
     from apstream.settings import load_settings
 
+    spare_inputs_in(out, PRODUCTS, settings or [])
     chosen = load_settings(PairSettings, files=settings or [], overrides=override or [])
     started = time.perf_counter()
     with _stages(quiet) as watch:

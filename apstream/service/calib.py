@@ -19,13 +19,13 @@ from apstream.model.frames import CalibReport, Master, RawFrames
 from apstream.repo.atomic import atomic_path
 from apstream.repo.formats.calibs import write_master
 from apstream.repo.formats.rawrows import open_frames
-from apstream.repo.formats.registry import get_format
+from apstream.repo.formats.registry import FITS, YAML, get_format
 from apstream.repo.repository import Repository
 from apstream.service.calib_files import FORMAT_OF, read_calibs
 from apstream.service.calib_select import FrameGroup, group_files, group_raws
 from apstream.service.calib_settings import CalibSettings
 from apstream.service.roots import local_file
-from apstream.service.targets import YAML, require_ending, spare_inputs
+from apstream.service.targets import require_ending, spare_inputs
 from apstream.tasks.make_bias import make_bias
 from apstream.tasks.make_crosstalk import make_crosstalk
 from apstream.tasks.make_dark import make_dark
@@ -100,8 +100,8 @@ def make_of_files(
     """
     further = _further(out, settings.ptc) if kind == "ptc" else {}
     spare_inputs([out, *further.values()], [*paths, *calibs.values(), Path(camera)])
-    if kind in ("crosstalk", "ptc"):
-        require_ending(out, YAML, f"the product of apstream calib {kind}")
+    endings = YAML if kind in ("crosstalk", "ptc") else (*FITS, ".fits.gz")
+    require_ending(out, endings, f"the product of apstream calib {kind}")
     group = group_files(paths, detector)
     products = _make(kind, group, camera, _isr_calibs(read_calibs(calibs)), settings)
     places = [out, *(further[one.type] for one in products[1:])]

@@ -12,11 +12,12 @@ from apstream.repo.atomic import atomic_path
 from apstream.repo.data_ids import check_keys
 from apstream.repo.entries import Entry
 from apstream.repo.formats.calibs import write_defects
+from apstream.repo.formats.registry import YAML
 from apstream.repo.repository import Repository
 from apstream.service.calib import CalibOutcome, Product, report_values
 from apstream.service.calib_files import read_calibs
 from apstream.service.calib_settings import CalibSettings
-from apstream.service.targets import YAML, require_distinct, require_ending, spare_inputs
+from apstream.service.targets import require_distinct, require_ending, spare_inputs
 from apstream.tasks.make_defects import DefectsResult, make_defects
 
 __all__ = ["defects_of_files", "defects_of_masters"]

@@ -21,9 +21,9 @@ from apstream.repo.formats.parquet import write_records
 from apstream.service.references import notes_on, read_references, region_of, warn_of
 from apstream.service.targets import files_of, spare_inputs_in
 
-__all__ = ["PairSettings", "run_pair"]
+__all__ = ["PRODUCTS", "PairSettings", "run_pair"]
 
-_PRODUCTS = ("difference.fits", "dia_sources.parquet")
+PRODUCTS = ("difference.fits", "dia_sources.parquet")
 
 
 class PairSettings(PairConfig):
@@ -62,7 +62,7 @@ def run_pair(
         If `out` is a file or cannot be written.
     """
     further = files_of(settings.image, settings.science_image, settings.template_image)
-    spare_inputs_in(out, _PRODUCTS, [science, template, refcat, photometry_refcat, *further])
+    spare_inputs_in(out, PRODUCTS, [science, template, refcat, photometry_refcat, *further])
     with watch("read"):
         image = read_external(science, _options(settings.image, settings.science_image))
         reference = read_external(template, _options(settings.image, settings.template_image))
@@ -87,7 +87,7 @@ def _catalog(
 
 def _write(out: Path, result: PairResult) -> None:
     """Write both files or neither, so that they always belong together."""
-    with atomic_path(out / _PRODUCTS[0]) as image, atomic_path(out / _PRODUCTS[1]) as table:
+    with atomic_path(out / PRODUCTS[0]) as image, atomic_path(out / PRODUCTS[1]) as table:
         write_image(image, result.difference)
         write_records(table, result.dia_sources, DIA_SOURCE)
 

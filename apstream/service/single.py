@@ -24,20 +24,30 @@ from apstream.repo.formats.external import ExternalOptions, read_external
 from apstream.repo.formats.fits import read_characterized, read_exposure, write_image
 from apstream.repo.formats.hdus import open_fits
 from apstream.repo.formats.raw import read_raw
-from apstream.repo.formats.registry import get_format
+from apstream.repo.formats.registry import FITS, get_format
 from apstream.repo.formats.single import read_any_psf
 from apstream.service.calib_files import read_calibs
 from apstream.service.references import notes_on, read_references, region_of, warn_of
-from apstream.service.targets import files_of, spare_inputs, spare_inputs_in
+from apstream.service.targets import files_of, require_ending, spare_inputs, spare_inputs_in
 from apstream.tasks.external import ExternalConfig, enter
 from apstream.tasks.isr import BrighterFatterConfig, IsrConfig
 from apstream.tasks.isr_fringe import FringeConfig
 
 _Settings = TypeVar("_Settings", bound=PixelConfig)
 
-__all__ = ["SingleSettings", "calibrate_file", "characterize_file", "isr_file", "with_psf"]
+__all__ = [
+    "CALIBRATED",
+    "CHARACTERIZED",
+    "SingleSettings",
+    "calibrate_file",
+    "characterize_file",
+    "isr_file",
+    "with_psf",
+]
 
 _SOURCES = "sources.parquet"
+#: What the commands of folders write there.
+CHARACTERIZED, CALIBRATED = ("characterized.fits", _SOURCES), ("calexp.fits", _SOURCES)
 
 
 class SingleSettings(PixelConfig):
@@ -59,9 +69,10 @@ def isr_file(raw: Path, out: Path, camera: str, calibs: dict[str, Path], setting
     Raises
     ------
     BadSettings
-        If `out` is one of the files that are read.
+        If `out` is one of the files that are read, or does not end like FITS.
     """
     spare_inputs([out], [raw, *calibs.values(), Path(camera)])
+    require_ending(out, FITS, "the product of apstream isr")
     try:
         frame = read_raw(raw, load_camera(camera))
         config = _use_given(settings.isr, calibs, frame.info.band)
@@ -89,7 +100,7 @@ def characterize_file(
     StorageUnavailable
         If `out` is a file or cannot be written.
     """
-    spare_inputs_in(out, ("characterized.fits", _SOURCES), [image, psf, *files_of(settings.image)])
+    spare_inputs_in(out, CHARACTERIZED, [image, psf, *files_of(settings.image)])
     try:
         exposure = _supply(_read(image, settings), psf)
         found = stages_of(settings.replace).characterize(exposure, settings.characterize)
@@ -117,7 +128,7 @@ def calibrate_file(
     BadSettings one where a file that is read would be written over.
     """
     read = [image, refcat, photometry_refcat, psf, *files_of(settings.image)]
-    spare_inputs_in(out, ("calexp.fits", _SOURCES), read)
+    spare_inputs_in(out, CALIBRATED, read)
     stages = stages_of(settings.replace)
     try:
         if _type_of(image) == CharacterizedExposure.__name__:

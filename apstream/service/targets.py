@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apstream.errors import BadSettings, StorageUnavailable
 from apstream.repo.atomic import require_regular
-from apstream.repo.formats.external import ExternalOptions
 
-__all__ = ["YAML", "files_of", "require_distinct", "require_ending", "spare_inputs", "spare_inputs_in"]
+if TYPE_CHECKING:
+    from apstream.repo.entries import Input
+    from apstream.repo.formats.external import ExternalOptions
+    from apstream.repo.repository import Repository
+
+__all__ = ["files_of", "require_distinct", "require_ending", "spare_inputs", "spare_inputs_in", "spare_repository"]
 
 _Key = tuple[int, int]
-YAML = (".yaml", ".yml")
 _IMAGES = ("variance_file", "weight_file", "mask_file")
 
 
-def spare_inputs(targets: Iterable[Path], inputs: Iterable[Path | None]) -> None:
+def spare_inputs(targets: Iterable[Path], inputs: Iterable[Path | None], option: str = "--out") -> None:
     """Refuse to write over what is read, by whatever name either goes.
 
     Parameters
     ----------
     inputs
         None is passed over.
+    option
+        What names the files to write.
 
     Raises
     ------
@@ -38,7 +44,7 @@ def spare_inputs(targets: Iterable[Path], inputs: Iterable[Path | None]) -> None
         if other is not None:
             by = "" if str(other) == str(target) else f" ({other})"
             message = f"is an input{by} and would be written over"
-            raise BadSettings(message, where=str(target), remedy="give --out another name")
+            raise BadSettings(message, where=str(target), remedy=f"give {option} another name")
         require_regular(target)
 
 
@@ -67,10 +73,27 @@ def spare_inputs_in(folder: Path, products: Iterable[str], inputs: Iterable[Path
     spare_inputs((folder / name for name in products), inputs)
 
 
+def spare_repository(out: Path, repository: Repository, read: Iterable[Input]) -> None:
+    """Refuse to write over what was read of a repository, also where it is linked to, or any file that lies in it.
+
+    Raises
+    ------
+    BadSettings, StorageUnavailable
+        As from `spare_inputs`.
+    """
+    entries = (repository.entry(one.type, **one.data_id) for one in read)
+    spare_inputs([out], [Path(repository.location(entry)) for entry in entries if entry is not None])
+    roots = [Path(place.store.url).resolve() for place in repository.chain.places]
+    real = out.resolve()
+    if out.exists() and any(real.is_relative_to(root) for root in roots):
+        message = "is a file of the repository and would be written over"
+        raise BadSettings(message, where=str(out), remedy="give --out another name")
+
+
 def require_ending(out: Path, endings: tuple[str, ...], what: str) -> None:
     """Refuse a name that ends like another kind of file; BadSettings names it and the endings."""
-    if out.suffix.lower() not in endings:
-        remedy = f"end its name in {' or '.join(endings)}"
+    if not out.name.lower().endswith(endings):
+        remedy = f"end its name in {', '.join(endings[:-1])} or {endings[-1]}"
         raise BadSettings(f"{what} is written as {endings[0][1:].upper()}", where=str(out), remedy=remedy)
 
 

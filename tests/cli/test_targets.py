@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from apstream.cli.main import app, register
 from apstream.errors import ApstreamError, BadSettings, StorageUnavailable
 from apstream.repo.atomic import atomic_path
+from apstream.repo.repository import Repository
 
 NAMES = (
     *("raw.fits", "raw2.fits", "flat.fits", "dark.fits", "science.fits", "template.fits", "image.fits", "psf.fits"),
@@ -63,6 +65,9 @@ def refusal(*words: str) -> ApstreamError:
             "dia_sources.parquet",
             ("subtract", "science.fits", "template.fits", "--refcat", "dia_sources.parquet", "--out", "."),
         ),
+        ("sources.parquet", ("characterize", "image.fits", "-C", "sources.parquet", "--out", ".")),
+        ("calexp.fits", ("calibrate", "image.fits", "--refcat", "raw.fits", "-C", "calexp.fits", "--out", ".")),
+        ("difference.fits", ("subtract", "science.fits", "template.fits", "-C", "difference.fits", "--out", ".")),
         (
             "characterized.fits",
             ("characterize", "image.fits", "-c", "image.weight_file=characterized.fits", "--out", "."),
@@ -99,6 +104,44 @@ def test_a_frame_given_twice_is_named(folder: Path, kind: str) -> None:
 def test_a_master_given_twice_is_named(folder: Path) -> None:
     error = refusal("calib", "defects", "--flat", "flat.fits", "--flat", "flat.fits", "--out", "new.yaml")
     assert str(error).startswith("flat.fits: given twice")
+
+
+def test_a_page_of_alerts_is_not_written_over_the_alerts(folder: Path) -> None:
+    (folder / "alerts").mkdir()
+    (folder / "alerts" / "one.avro").write_bytes(b"alerts")
+    for source, html in (("alerts", "alerts/one.avro"), ("alerts/one.avro", "./alerts/one.avro")):
+        error = refusal("alerts", "show", source, "--html", html)
+        assert error.message.startswith("is an input")
+        assert error.remedy == "give --html another name"
+    assert (folder / "alerts" / "one.avro").read_bytes() == b"alerts"
+
+
+def test_a_dataset_is_not_written_over_itself_nor_over_another(folder: Path) -> None:
+    repository = Repository.create("repo", camera="simcam")
+    flat = Path(repository.put(np.ones((4, 4), np.float32), "flat", detector=0, band="r", valid=(60000.0, 61000.0)))
+    bias = Path(repository.put(np.ones((4, 4), np.float32), "bias", detector=0, valid=(60000.0, 61000.0)))
+    linked = folder / "mine.fits"
+    linked.write_bytes(bias.read_bytes())
+    repository.ingest(linked, "bias", detector=1)
+    for words, out in (
+        (("flat", "detector=0", "band=r", "mjd=60500"), flat),
+        (("flat", "detector=0", "band=r", "mjd=60500"), bias),
+        (("bias", "detector=1"), linked),
+    ):
+        before = out.read_bytes()
+        error = refusal("repo", "get", "repo", *words, "--out", str(out))
+        assert error.where == str(out)
+        assert "would be written over" in error.message
+        assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["new.yaml", "new", "new.fits.txt"])
+@pytest.mark.parametrize("kind", ["isr", "bias", "dark", "flat", "fringe"])
+def test_an_image_is_not_written_into_a_file_of_another_name(folder: Path, kind: str, name: str) -> None:
+    error = refusal(*(["isr"] if kind == "isr" else ["calib", kind]), "raw.fits", *CAMERA, "--out", name)
+    assert isinstance(error, BadSettings)
+    assert error.where == name
+    assert "end its name in .fits, .fit" in error.remedy
 
 
 @pytest.mark.parametrize("name", ["new.fits", "new", "new.yaml.gz"])

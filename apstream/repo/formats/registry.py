@@ -83,7 +83,7 @@ from apstream.repo.formats.single import (
     write_wcs,
 )
 
-__all__ = ["FORMATS", "Format", "get_format"]
+__all__ = ["FITS", "FORMATS", "YAML", "Format", "get_format"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,8 @@ class Format:
     endings: tuple[str, ...] = ()
 
 
-_FITS, _TABLES, _YAML = (".fits", ".fit", ".fts"), (".parquet",), (".yaml", ".yml")
+#: What the names of files end in, those that a product is written to by name.
+FITS, _TABLES, YAML = (".fits", ".fit", ".fts"), (".parquet",), (".yaml", ".yml")
 
 
 def get_format(name: str) -> Format:
@@ -156,12 +157,12 @@ def _exposure(kind: Any, read: Callable[[Path], Any]) -> Format:
         components=part_readers(kind),
         read_box=box_reader(kind),
         region=_circle,
-        endings=_FITS,
+        endings=FITS,
     )
 
 
 def _array(write: Callable[[Path, Any], None]) -> Format:
-    return Format(type=np.ndarray, read=read_array, write=write, read_box=read_array_box, endings=_FITS)
+    return Format(type=np.ndarray, read=read_array, write=write, read_box=read_array_box, endings=FITS)
 
 
 def _records(spec: TableSpec) -> Format:
@@ -183,7 +184,7 @@ def _sources(spec: TableSpec) -> Format:
 
 
 def _yaml(kind: type[Any], what: str, make: Callable[[Any], Any], plain: Callable[[Any], Any]) -> Format:
-    return Format(type=kind, read=yaml_reader(make, what), write=yaml_writer(plain), endings=_YAML)
+    return Format(type=kind, read=yaml_reader(make, what), write=yaml_writer(plain), endings=YAML)
 
 
 FORMATS: dict[str, Format] = {
@@ -193,17 +194,17 @@ FORMATS: dict[str, Format] = {
     "characterized": _exposure(CharacterizedExposure, read_characterized),
     "calexp": _exposure(CalExp, read_calexp),
     "difference": _exposure(DifferenceImage, read_difference),
-    "wcs": Format(type=SkyWcs, read=read_wcs, write=write_wcs, endings=_FITS),
-    "psf": Format(type=Psf, read=read_psf, write=write_psf, endings=_FITS),
-    "mask": Format(type=np.ndarray, read=read_mask, write=write_mask, read_box=read_mask_box, endings=_FITS),
-    "background": Format(type=Background, read=read_background, write=write_background, endings=_FITS),
+    "wcs": Format(type=SkyWcs, read=read_wcs, write=write_wcs, endings=FITS),
+    "psf": Format(type=Psf, read=read_psf, write=write_psf, endings=FITS),
+    "mask": Format(type=np.ndarray, read=read_mask, write=write_mask, read_box=read_mask_box, endings=FITS),
+    "background": Format(type=Background, read=read_background, write=write_background, endings=FITS),
     "photo_calib": _yaml(PhotoCalib, "photometric calibration", photo_calib_from, asdict),
     "transmission": Format(type=TransmissionCurve, read=read_transmission, write=write_transmission, endings=_TABLES),
     "array": _array(write_array),
     **{kind: _array(partial(write_calib, kind=kind)) for kind in ("bias", "dark", "flat", "fringe", "bfKernel")},
-    "bits": Format(type=np.ndarray, read=read_bits, write=write_bits, endings=_FITS),
+    "bits": Format(type=np.ndarray, read=read_bits, write=write_bits, endings=FITS),
     "regions": Format(type=BrightObjects, read=read_regions, write=write_regions, endings=(".reg",)),
-    "defects": Format(type=Defects, read=read_defects, write=write_defects, endings=_YAML),
+    "defects": Format(type=Defects, read=read_defects, write=write_defects, endings=YAML),
     "crosstalk": _yaml(Crosstalk, "crosstalk", crosstalk_from, crosstalk_to),
     "linearity": _yaml(Linearity, "linearity", linearity_from, linearity_to),
     "photon_transfer": _yaml(PhotonTransfer, "photon transfer (ptc)", transfer_from, transfer_to),
@@ -212,7 +213,7 @@ FORMATS: dict[str, Format] = {
     "stars": _sources(SOURCE),
     "instrumental_stars": _sources(INSTRUMENTAL_SOURCE),
     "dia_source": _records(DIA_SOURCE),
-    "yaml": Format(type=(dict, list), read=read_yaml, write=write_yaml, endings=_YAML),
+    "yaml": Format(type=(dict, list), read=read_yaml, write=write_yaml, endings=YAML),
     "json": Format(type=(dict, list), read=read_json, write=write_json, endings=(".json",)),
     "text": Format(type=str, read=read_text, write=write_text, endings=(".txt",)),
 }
