@@ -21,7 +21,7 @@ from apstream.repo.formats.calibs import write_master
 from apstream.repo.formats.rawrows import open_frames
 from apstream.repo.formats.registry import FITS, YAML, get_format
 from apstream.repo.repository import Repository
-from apstream.service.calib_files import FORMAT_OF, read_calibs
+from apstream.service.calib_files import FORMAT_OF, read_calibs, read_stored
 from apstream.service.calib_select import FrameGroup, group_files, group_raws
 from apstream.service.calib_settings import CalibSettings
 from apstream.service.roots import local_file
@@ -218,7 +218,7 @@ def _read_calibs(repository: Repository, needs: Sequence[str], at: Mapping[str, 
         if entry is None and "band" in keys:
             entry = repository.entry(name, **(keys | {"band": "any"}))
         if entry is not None:
-            found[name] = repository.get_entry(entry)
+            found[name] = read_stored(repository, entry)
     return found
 
 

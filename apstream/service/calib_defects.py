@@ -15,7 +15,7 @@ from apstream.repo.formats.calibs import write_defects
 from apstream.repo.formats.registry import YAML
 from apstream.repo.repository import Repository
 from apstream.service.calib import CalibOutcome, Product, report_values
-from apstream.service.calib_files import read_calibs
+from apstream.service.calib_files import read_calibs, read_stored
 from apstream.service.calib_settings import CalibSettings
 from apstream.service.targets import require_distinct, require_ending, spare_inputs
 from apstream.tasks.make_defects import DefectsResult, make_defects
@@ -98,7 +98,7 @@ def _store(
     masters: dict[str, list[F32]] = {"dark": [], "flat": []}
     with repository.tracking() as read:
         for (kind, _), entry in latest.items():
-            masters[kind].append(repository.get_entry(entry))
+            masters[kind].append(read_stored(repository, entry))
     dark = masters["dark"][0] if masters["dark"] else None
     made = make_defects(dark, masters["flat"], settings.defects, used=used)
     put = partial(repository.put, run=run, valid=valid, inputs=tuple(read), detector=number)

@@ -15,6 +15,7 @@ from apstream.pipeline.config import PixelConfig
 from apstream.pipeline.pixels import PixelInputs
 from apstream.repo.entries import Entry
 from apstream.repo.repository import Repository
+from apstream.service.calib_files import require_usable
 from apstream.service.footprint import Footprint, template_entries, template_name
 from apstream.service.references import read_references
 from apstream.tasks.calibrate import CalibrateConfig
@@ -74,26 +75,38 @@ def gather_calibs(repository: Repository, raw: RawExposure, config: PixelConfig)
     ------
     BadValidity
         If there are some, but none (or several) for that time.
+    WrongSize, BadFile
+        If one does not fit the frame or is no such calibration; names both files.
     """
     info, isr, own = raw.info, config.isr, "isr" in config.replace
     at: dict[str, Any] = {"detector": info.id.detector, "mjd": info.mid_mjd_tai}
+    places: dict[str, str] = {}
 
     def read(dataset_type: str, wanted: bool, **band: str) -> Any:
-        return _optional(repository, dataset_type, **at, **band) if wanted or own else None
+        entry = repository.entry(dataset_type, **at, **band) if wanted or own else None
+        if entry is None:
+            return None
+        places[dataset_type] = repository.location(entry)
+        return repository.get_entry(entry)
 
     band = info.band if repository.entry("flat", band=info.band, **at) else "any"
     defects, kernel = read("defects", True), read("bfKernel", isr.brighter_fatter is not None)
-    return IsrCalibs(
+    with naming(f"{info.origin} with {places.get('defects')}"):
+        bad = None if defects is None else defect_map(defects, raw.detector.shape)
+    calibs = IsrCalibs(
         bias=read("bias", isr.bias),
         dark=read("dark", isr.dark),
         flat=read("flat", isr.flat, band=band),
-        defects=None if defects is None else defect_map(defects, raw.detector.shape),
+        defects=bad,
         crosstalk=read("crosstalk", isr.crosstalk),
         linearity=read("linearity", isr.linearity),
         fringe=read("fringe", isr.fringe is not None and info.band in isr.fringe.bands, band=info.band),
         brighter_fatter=None if kernel is None else np.asarray(kernel, np.float64),
         transfer=read("ptc", isr.transfer),
     )
+    if not own:
+        require_usable(calibs, raw.detector, info.origin, places)
+    return calibs
 
 
 def gather_reference(
@@ -156,11 +169,6 @@ def _located(repository: Repository, entry: Entry | None, name: str) -> str:
         )
     repository.note(entry)
     return repository.location(entry)
-
-
-def _optional(repository: Repository, dataset_type: str, **data_id: Any) -> Any:
-    entry = repository.entry(dataset_type, **data_id)
-    return None if entry is None else repository.get_entry(entry)
 
 
 def _templates(

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from apstream import __version__
 from apstream.cameras import load_camera
-from apstream.errors import ApstreamError, BadCatalog, BadSettings
+from apstream.errors import ApstreamError, BadCatalog, BadSettings, naming
 from apstream.model.calibs import IsrCalibs, defect_map
 from apstream.model.exposures import CalExp, CharacterizedExposure, Exposure
 from apstream.model.sources import source_catalog
@@ -26,7 +26,7 @@ from apstream.repo.formats.hdus import open_fits
 from apstream.repo.formats.raw import read_raw
 from apstream.repo.formats.registry import FITS, get_format
 from apstream.repo.formats.single import read_any_psf
-from apstream.service.calib_files import read_calibs
+from apstream.service.calib_files import read_calibs, require_usable
 from apstream.service.references import notes_on, read_references, region_of, warn_of
 from apstream.service.targets import files_of, require_ending, spare_inputs, spare_inputs_in
 from apstream.tasks.external import ExternalConfig, enter
@@ -76,7 +76,10 @@ def isr_file(raw: Path, out: Path, camera: str, calibs: dict[str, Path], setting
     try:
         frame = read_raw(raw, load_camera(camera))
         config = _use_given(settings.isr, calibs, frame.info.band)
-        exposure = stages_of(settings.replace).isr(frame, _calibs(calibs, frame.detector.shape), config)
+        found = _calibs(calibs, frame.detector.shape)
+        if "isr" not in settings.replace:
+            require_usable(found, frame.detector, str(raw), {name: str(path) for name, path in calibs.items()})
+        exposure = stages_of(settings.replace).isr(frame, found, config)
     except ApstreamError as error:
         raise error.at(str(raw)) from error
     write_image(out, exposure, _history("isr", raw, calibs, config))
@@ -156,8 +159,10 @@ def calibrate_file(
 def _calibs(files: dict[str, Path], shape: tuple[int, int]) -> IsrCalibs:
     found = read_calibs(files)
     defects, kernel = found.pop("defects", None), found.pop("bfKernel", None)
+    with naming(str(files.get("defects", ""))):
+        bad = None if defects is None else defect_map(defects, shape)
     return IsrCalibs(
-        defects=None if defects is None else defect_map(defects, shape),
+        defects=bad,
         brighter_fatter=None if kernel is None else kernel.astype(np.float64),
         transfer=found.pop("ptc", None),
         **found,

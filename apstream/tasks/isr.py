@@ -32,7 +32,7 @@ from apstream.model.exposures import Exposure, RawExposure
 from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane
-from apstream.tasks.isr_check import require_fit, require_flat
+from apstream.tasks.isr_check import require_fit
 from apstream.tasks.isr_fringe import FringeConfig, subtract_fringe
 from apstream.tasks.isr_overscan import LineOverscan, OverscanChoice, OverscanLevels, overscan_levels
 
@@ -155,8 +155,6 @@ def isr(raw: RawExposure, calibs: IsrCalibs | None = None, config: IsrConfig | N
     ------
     WrongSize
         If the raw array, a master or what is known of amplifiers does not fit the camera's geometry.
-    BadFile
-        If the flat can be no relative response.
     NoGoodPixels
         If all pixels are NaN, saturated or bad.
     """
@@ -184,7 +182,6 @@ def isr(raw: RawExposure, calibs: IsrCalibs | None = None, config: IsrConfig | N
 
 def _begin(raw: RawExposure, calibs: IsrCalibs, config: IsrConfig) -> _Work:
     require_fit(raw, calibs)
-    require_flat(calibs.flat if config.flat else None)
     detector = raw.detector
     if calibs.transfer is not None and config.transfer:
         measured = [(a, calibs.transfer.of(a.name)) for a in detector.amplifiers]

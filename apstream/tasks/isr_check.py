@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
+
 import numpy as np
 
-from apstream.arrays.types import F32
+from apstream.arrays.types import F32, F64
 from apstream.errors import BadFile, WrongSize
 from apstream.model.calibs import IsrCalibs
+from apstream.model.detector import Detector
 from apstream.model.exposures import RawExposure
 from apstream.model.geometry import Box
 
-__all__ = ["require_fit", "require_flat"]
+__all__ = ["require_calib", "require_fit", "require_flat"]
 
-#: Of a flat every so many rows and columns are looked at.
-_STRIDE = 8
+#: Of a flat about so many rows and columns are looked at.
+_SAMPLES = 256
 _MAX_EMPTY, _FLAT_MEDIANS = 0.2, (0.2, 5.0)
 _REMEDY = "check that file, detector number and camera description belong together"
 
@@ -25,15 +29,23 @@ def require_fit(raw: RawExposure, calibs: IsrCalibs) -> None:
         beside = getattr(raw, name)
         if beside is not None and beside.shape != raw.pixels.shape:
             raise WrongSize(f"the frame is {raw.pixels.shape}, its {name} {beside.shape}", remedy=_REMEDY)
-    detector = raw.detector
-    for name in ("bias", "dark", "flat", "defects", "fringe"):
-        master = getattr(calibs, name)
-        if master is not None and master.shape != detector.shape:
-            raise WrongSize(
-                f"master {name} is {master.shape}, detector {detector.name} is {detector.shape}", remedy=_REMEDY
-            )
-    _require_kernel(calibs)
-    _require_names(raw, calibs)
+    for one in fields(calibs):
+        require_calib(calibs, one.name, raw.detector)
+
+
+def require_calib(calibs: IsrCalibs, name: str, detector: Detector) -> None:
+    """Raise WrongSize if the calibration of this name, where there is one, does not fit the detector."""
+    value = getattr(calibs, name)
+    match name:
+        case _ if value is None:
+            return
+        case "brighter_fatter":
+            _require_kernel(value)
+        case "crosstalk" | "linearity" | "transfer":
+            _require_names(name, value.names, detector)
+        case _ if value.shape != detector.shape:
+            message = f"master {name} is {value.shape}, detector {detector.name} is {detector.shape}"
+            raise WrongSize(message, remedy=_REMEDY)
 
 
 def require_flat(flat: F32 | None) -> None:
@@ -46,7 +58,8 @@ def require_flat(flat: F32 | None) -> None:
     """
     if flat is None or not flat.size:
         return
-    seen = flat[::_STRIDE, ::_STRIDE]
+    step = max(1, max(flat.shape) // _SAMPLES)
+    seen = flat[::step, ::step]
     light = seen[seen > 0]
     empty = 1 - light.size / seen.size
     if empty > _MAX_EMPTY:
@@ -71,21 +84,17 @@ def _require_amplifiers_inside(raw: RawExposure) -> None:
         )
 
 
-def _require_kernel(calibs: IsrCalibs) -> None:
-    kernel = calibs.brighter_fatter
-    if kernel is not None and (kernel.ndim != 2 or any(side % 2 == 0 for side in kernel.shape)):
+def _require_kernel(kernel: F64) -> None:
+    if kernel.ndim != 2 or any(side % 2 == 0 for side in kernel.shape):
         raise WrongSize(
             f"the brighter-fatter kernel is {kernel.shape}", remedy="give one of odd height and width, centred"
         )
 
 
-def _require_names(raw: RawExposure, calibs: IsrCalibs) -> None:
-    names = {amplifier.name for amplifier in raw.detector.amplifiers}
-    for what in ("crosstalk", "linearity", "transfer"):
-        known = getattr(calibs, what)
-        if known is not None and set(known.names) != names:
-            raise WrongSize(
-                f"{what} is of amplifiers {', '.join(known.names)}, detector {raw.detector.name} has "
-                f"{', '.join(amplifier.name for amplifier in raw.detector.amplifiers)}",
-                remedy=f"check that {what}, detector number and camera description belong together",
-            )
+def _require_names(what: str, known: Sequence[str], detector: Detector) -> None:
+    names = [amplifier.name for amplifier in detector.amplifiers]
+    if set(known) != set(names):
+        raise WrongSize(
+            f"{what} is of amplifiers {', '.join(known)}, detector {detector.name} has {', '.join(names)}",
+            remedy=f"check that {what}, detector number and camera description belong together",
+        )

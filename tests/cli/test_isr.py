@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from apstream.cameras import load_camera
 from apstream.cli.main import app, register
-from apstream.errors import ApstreamError, BadFile, BadSettings
+from apstream.errors import ApstreamError, BadFile, BadSettings, WrongSize
 from apstream.model.calibs import IsrCalibs
 from apstream.model.crosstalk import Crosstalk
 from apstream.model.defects import Defects
@@ -35,6 +35,7 @@ SIZE = 192
 CHIP = make_chip(size=SIZE)
 STAGES = ("isr", "characterize", "calibrate")
 NAMES = tuple(a.name for a in CHIP.detector.amplifiers)
+STRANGE = Linearity(names=("X",), kind="polynomial", coefficients=(np.array([1e-6]),), max_adu=(2e4,))
 
 
 def apstream(*words: object) -> str:
@@ -264,3 +265,33 @@ def test_a_flat_that_is_no_relative_response_is_named(raw: Path, tmp_path: Path,
     fits.writeto(tmp_path / "flat.fits", flat.astype(np.float32))
     with pytest.raises(BadFile, match=rf"flat\.fits: {fault}.*divided by its median"):
         apstream("isr", raw, "--camera", "simcam", "--out", tmp_path / "isr.fits", "--flat", tmp_path / "flat.fits")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "fault"),
+    [
+        ("flat", np.full((SIZE, SIZE), 21000, np.float32), "the median of this flat is 2.1e+04"),
+        ("dark", np.zeros((9, 9), np.float32), "master dark is (9, 9), detector"),
+        ("defects", Defects((Box(0, 0, 2, 4 * SIZE),)), "defects: "),
+        ("linearity", STRANGE, "linearity is of amplifiers X"),
+    ],
+)
+def test_a_calibration_that_cannot_be_used_is_named_with_the_frame(
+    raw: Path, tmp_path: Path, kind: str, value: Any, fault: str
+) -> None:
+    repository = Repository.create(tmp_path / "repo", camera="simcam")
+    apstream("repo", "ingest", repository.root, raw)
+    keys = {"band": "any"} if kind == "flat" else {}
+    suffix = ".yaml" if kind in ("defects", "linearity") else ".fits"
+    location = repository.put(value, kind, detector=0, suffix=suffix, **keys)
+    result = CliRunner().invoke(app, ["isr", repository.root])
+    repository.close()
+    assert result.exit_code == 1
+    said = " ".join(result.output.split())
+    assert f"{raw.name} with {location}: {fault}" in said
+
+
+def test_a_master_of_another_size_is_named_with_the_frame(raw: Path, tmp_path: Path) -> None:
+    fits.writeto(tmp_path / "dark.fits", np.zeros((9, 9), np.float32))
+    with pytest.raises(WrongSize, match=rf"{raw.name} with .*dark\.fits: master dark is \(9, 9\)"):
+        apstream("isr", raw, "--camera", "simcam", "--out", tmp_path / "isr.fits", "--dark", tmp_path / "dark.fits")
