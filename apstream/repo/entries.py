@@ -10,7 +10,7 @@ from typing import Any
 from apstream.model.products import SkyCircle
 from apstream.repo.selection import as_number
 
-__all__ = ["Entry", "Input", "as_json", "canonical", "in_order", "order_of"]
+__all__ = ["Entry", "Input", "as_json", "canonical", "order_of"]
 
 _FIRST = ("visit", "detector", "tract", "patch", "band", "day", "name")
 
@@ -83,7 +83,7 @@ def canonical(identity: Mapping[str, Any]) -> str:
 
 def as_json(value: Mapping[str, Any]) -> str:
     """Return JSON text; values of numpy become plain ones, what JSON does not know becomes text."""
-    return json.dumps(value, separators=(",", ":"), default=_plain)
+    return _ENCODER.encode(value)
 
 
 def order_of(entry: Entry) -> tuple[tuple[int, Any], ...]:
@@ -93,3 +93,6 @@ def order_of(entry: Entry) -> tuple[tuple[int, Any], ...]:
 
 def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else str(value)
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_plain)  # json.dumps would make one for every text

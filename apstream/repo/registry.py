@@ -77,7 +77,7 @@ class Registry:
         if not latest:
             return []
         types = {type: self._number(type, create=True) or 0 for type in {entry.type for entry in latest.values()}}
-        rows = rows_of(list(latest.values()), types)
+        rows = rows_of(latest, types)
         names = {number: type for type, number in types.items()}
         return replaced + self._database.write(lambda connection: store(connection, rows, names, inputs))
 

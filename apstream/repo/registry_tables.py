@@ -11,7 +11,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from apstream.model.products import SkyCircle
-from apstream.repo.entries import Entry, Input, as_json, canonical, in_order
+from apstream.repo.entries import Entry, Input, as_json, canonical
 from apstream.repo.selection import NUMBER_KEYS, TEXT_KEYS, as_number
 
 __all__ = [
@@ -99,10 +99,11 @@ RUNS = sa.Table(
 )
 
 
-def rows_of(entries: Sequence[Entry], types: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Return the rows of entries, `types` giving the number of each type."""
-    pixels = _pixels([entry.region for entry in entries])
-    return [_row(entry, types[entry.type], pixel) for entry, pixel in zip(entries, pixels, strict=True)]
+def rows_of(entries: Mapping[tuple[str, str], Entry], types: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return the rows of entries by type and canonical identity, `types` giving the number of each type."""
+    pixels = _pixels([entry.region for entry in entries.values()])
+    placed = zip(entries.items(), pixels, strict=True)
+    return [_row(entry, key, types[type], pixel) for ((type, key), entry), pixel in placed]
 
 
 def entry_of(row: Any, type: str) -> Entry:
@@ -140,14 +141,13 @@ def input_rows(dataset: int, inputs: Sequence[Input]) -> list[dict[str, Any]]:
     ]
 
 
-def _row(entry: Entry, type: int, pixel: int | None) -> dict[str, Any]:
-    identity, data_id = in_order(entry.identity), entry.data_id
-    circle, valid = entry.region, entry.valid
+def _row(entry: Entry, key: str, type: int, pixel: int | None) -> dict[str, Any]:
+    data_id, circle, valid = entry.data_id, entry.region, entry.valid
     return {
         "type": type,
-        "key": as_json(identity),
-        **{key: as_number(key, data_id.get(key)) for key in NUMBER_KEYS},
-        **{key: None if data_id.get(key) is None else str(data_id[key]) for key in TEXT_KEYS},
+        "key": key,
+        **{name: as_number(name, data_id.get(name)) for name in NUMBER_KEYS},
+        **{name: None if data_id.get(name) is None else str(data_id[name]) for name in TEXT_KEYS},
         "extra": as_json(entry.extra),
         "path": entry.path,
         "checksum": entry.checksum,

@@ -140,7 +140,7 @@ class Selection:
 
 def as_number(key: str, value: object) -> int | None:
     """Return the number (64 bits) that a value of `key` is compared as, None if it is compared as text."""
-    if key in TEXT_KEYS or isinstance(value, bool):
+    if value is None or key in TEXT_KEYS or isinstance(value, bool):
         return None
     if isinstance(value, str):
         return _parse(key, value) if key in NUMBER_KEYS else None
