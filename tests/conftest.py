@@ -26,6 +26,18 @@ from s3_server import S3Server, s3_jars
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 
+#: One worker compiles the kernels of a fresh clone, the other does meanwhile what needs none; then comes what takes
+#: minutes. Without it both, and their child processes, would compile the same kernels at the same time.
+FIRST = (
+    "service/test_warm.py",
+    "contract/test_registry.py",
+    "e2e/test_night_real_servers.py",
+    "e2e/test_saao_bulge.py",
+    "e2e/test_quality.py",
+    "e2e/test_batch.py",
+)
+assert all((TESTS / file).is_file() for file in FIRST)
+
 hypothesis.settings.register_profile("apstream", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("apstream")
 
@@ -49,7 +61,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         slow = {item.path for item in items if item.get_closest_marker("slow")}
         starting_processes = {TESTS / folder for folder in ("e2e", "cli", "service")}
-        items.sort(key=lambda item: (item.path not in slow, item.path.parent not in starting_processes))
+        first = {TESTS / file: place for place, file in enumerate(FIRST)}
+        items.sort(
+            key=lambda item: (
+                first.get(item.path, len(first)),
+                item.path not in slow,
+                item.path.parent not in starting_processes,
+            )
+        )
 
 
 def _lacking(request: pytest.FixtureRequest, reason: str) -> NoReturn:

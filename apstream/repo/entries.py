@@ -69,16 +69,9 @@ class Input:
     root: str = ""
 
 
-def in_order(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an identity with its keys in the order of the house and numbers as numbers."""
-    keys = [key for key in _FIRST if key in identity] + sorted(key for key in identity if key not in _FIRST)
-    numbers = {key: as_number(key, identity[key]) for key in keys}
-    return {key: identity[key] if numbers[key] is None else numbers[key] for key in keys}
-
-
 def canonical(identity: Mapping[str, Any]) -> str:
     """Return the one JSON text of an identity."""
-    return as_json(in_order(identity))
+    return as_json(_in_order(identity))
 
 
 def as_json(value: Mapping[str, Any]) -> str:
@@ -89,6 +82,13 @@ def as_json(value: Mapping[str, Any]) -> str:
 def order_of(entry: Entry) -> tuple[tuple[int, Any], ...]:
     """Return what sorts the entries of a type by data id, numbers as numbers."""
     return tuple((0, value) if isinstance(value, int | float) else (1, str(value)) for value in entry.identity.values())
+
+
+def _in_order(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an identity with its keys in the order of the house and numbers as numbers."""
+    keys = [key for key in _FIRST if key in identity] + sorted(key for key in identity if key not in _FIRST)
+    numbers = {key: as_number(key, identity[key]) for key in keys}
+    return {key: identity[key] if numbers[key] is None else numbers[key] for key in keys}
 
 
 def _plain(value: Any) -> Any:

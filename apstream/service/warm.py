@@ -22,6 +22,7 @@ from apstream.repo.formats.raw import read_raw
 from apstream.service import identify, pixel_job
 from apstream.simulate.config import ChipConfig, NightConfig, SkyConfig
 from apstream.simulate.night import simulate_night
+from apstream.tasks.streaks import StreakConfig, mask_streaks
 from apstream.tasks.template import TemplateInput
 
 __all__ = ["JOBS", "warm_up"]
@@ -56,6 +57,14 @@ def warm_up() -> None:
             known=KnownObjects(np.ones(1, np.int64), np.array([_SKY.ra_deg]), np.array([_SKY.dec_deg])),
         )
         find_dia_sources(science, inputs, config)
+    _mask_a_trail()
+
+
+def _mask_a_trail() -> None:
+    """Do what only exposures with a satellite's trail need; the small exposure has none long enough."""
+    image = np.random.default_rng(1).normal(0, 1, (512, 512)).astype(np.float32)
+    image[250:253] += 5
+    mask_streaks(image, np.ones_like(image), np.zeros(image.shape, np.int32), None, StreakConfig())
 
 
 def _calibs(shape: tuple[int, int]) -> IsrCalibs:
