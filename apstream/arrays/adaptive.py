@@ -7,8 +7,8 @@ stands in the test.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray, Records
 
 __all__ = ["MOMENTS_DTYPE", "adaptive_moments", "principal_axes"]

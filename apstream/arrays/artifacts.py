@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from apstream.arrays.coadd import masked_median
+from apstream.arrays.compiled import njit
 from apstream.arrays.excess import classify, grow, magnitude, thinned, variance_of_model
 from apstream.arrays.halved import halved
 from apstream.arrays.neighbours import largest_near

@@ -8,9 +8,9 @@ a nullable value (union with null first) with its branch in front. The plain equ
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.types import BoolArray, Records
 
 __all__ = ["encode_rows"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import sep
-from numba import njit
 from scipy.interpolate import CubicSpline
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.stats import nth_value
 from apstream.arrays.types import F32, F64, BoolArray
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.types import F32, F64
 
 __all__ = ["moved_charge", "moved_charge_plain", "undo_brighter_fatter"]

@@ -9,9 +9,9 @@ the lowest degree that stays within a tolerance, so neighbouring tiles agree at 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.polynomial import degree_of, poly_terms
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray, IntArray
 

@@ -10,11 +10,11 @@ lower threshold.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.psf import shift_kernel
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray, IntArray
 

@@ -10,9 +10,9 @@ outwards, as the SDSS deblender does (Lupton 2005, "SDSS image processing I").
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from scipy.spatial import cKDTree
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.types import F32, F64, BoolArray, IntArray, Records
 
 __all__ = [

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.types import F32, F64, BoolArray
 
 __all__ = [

@@ -8,8 +8,8 @@ the science image and on the template, which the lobes are made of, break the de
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.photometry import render_psf
 from apstream.arrays.types import F32, F64, BoolArray, Records
 

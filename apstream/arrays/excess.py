@@ -6,9 +6,9 @@ Few pixels are: what lies around is looked at for these alone. `grown_plain` say
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.neighbours import true_near
 from apstream.arrays.types import F32, BoolArray, IntArray
 

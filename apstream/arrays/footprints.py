@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.types import F32, BoolArray, IntArray, Records
 
 __all__ = ["FOOTPRINT_DTYPE", "find_footprints", "paint_signs"]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.running_mean import REJECTED, RUN, SATURATED, RunningSums
 from apstream.arrays.types import F32, BoolArray, IntArray
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TypeVar
 
 import numpy as np
-from numba import njit
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.masks import dilate
 from apstream.arrays.stats import mad_sigma, subsample
 from apstream.arrays.types import F32, F64, BoolArray

@@ -7,8 +7,8 @@ enough that a star looks the same wherever it lies, to one per cent of its peak.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.spline import interpolation
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.types import F32, F64, BoolArray, Records
 
 __all__ = ["FWHM_PER_SIGMA", "MOMENTS_DTYPE", "adaptive_moments"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.types import F32, BoolArray, IntArray
 
 __all__ = ["just_beyond", "largest_near", "mark_beside", "true_near"]

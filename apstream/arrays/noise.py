@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from scipy import fft as sp_fft
 from scipy.ndimage import binary_dilation
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.convolve import frame_coordinates
 from apstream.arrays.polynomial import n_terms, poly_terms
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray, IntArray

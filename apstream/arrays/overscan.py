@@ -7,11 +7,11 @@ given transposed, one line for each column.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.polynomial import chebyshev, legendre
 from scipy.interpolate import splev, splrep
 from scipy.ndimage import median_filter
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.stats import clip_mask, clipped_median, mad_sigma
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray
 

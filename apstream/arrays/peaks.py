@@ -7,8 +7,8 @@ overflow its deblending limits in crowded fields; smoothing and maxima cost 0.2 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.masks import count_above, dilate
 from apstream.arrays.types import F32, F64, BoolArray, IntArray
 

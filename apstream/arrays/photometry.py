@@ -10,9 +10,9 @@ Stamps are (n, side, side) with the source near the middle pixel; positions are 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from scipy.ndimage import spline_filter
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.polynomial import degree_of, poly_terms
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray, Records
 
@@ -132,9 +132,7 @@ def render_psf(psf, dy, dx, out, with_slopes):  # type: ignore[no-untyped-def]
                 out[2, i, j] = -along_x
 
 
-def fit_points(
-    data: F32, variance: F32, good: BoolArray, psfs: F64, *, half: int, max_shift: float
-) -> Records:
+def fit_points(data: F32, variance: F32, good: BoolArray, psfs: F64, *, half: int, max_shift: float) -> Records:
     """Fit position and flux of one point source per stamp (Gauss-Newton).
 
     Parameters
@@ -305,10 +303,7 @@ def _position_errors(variance, good, model, result):  # type: ignore[no-untyped-
                         matrix[a, b] += product
                         spread[a, b] += product * variance[corner + i, corner + j]
     result.y_err = result.x_err = result.yx_cov = np.nan
-    if (
-        result.flux == 0
-        or not abs(np.linalg.det(matrix)) > 1e-14 * matrix[0, 0] * matrix[1, 1] * matrix[2, 2]
-    ):
+    if result.flux == 0 or not abs(np.linalg.det(matrix)) > 1e-14 * matrix[0, 0] * matrix[1, 1] * matrix[2, 2]:
         return
     inverse = np.linalg.inv(matrix)
     covariance = inverse @ spread @ inverse / result.flux**2

@@ -8,8 +8,8 @@ cost as much as the arithmetic.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.lanczos import TAPS
 from apstream.arrays.types import F32, F64, IntArray
 

@@ -8,8 +8,8 @@ use agree. Many stars are handled as one cube of moved kernels, made once and th
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.types import F32, F64, FloatArray, IntArray, Records
 
 __all__ = [

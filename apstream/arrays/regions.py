@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.masks import tell_above
 from apstream.arrays.types import F32, F64, BoolArray, IntArray
 

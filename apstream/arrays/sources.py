@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.moments import FWHM_PER_SIGMA, adaptive_moments
 from apstream.arrays.peaks import find_peaks, footprints, gaussian_smooth, matched_noise
 from apstream.arrays.psf import add_stamps, fit_stamps, psf_stamps

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TypeVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.polynomial import degree_of, poly_terms
 from apstream.arrays.types import F32, F64, FloatArray
 

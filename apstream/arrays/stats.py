@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.masks import count_above
 from apstream.arrays.types import F32, F64, BoolArray, FloatArray
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.photometry import render_psf
 from apstream.arrays.types import F32, F64, BoolArray, Records
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.lanczos import CENTRE, PHASES, TAPS, tap_polynomials
 from apstream.arrays.positions import (
     BLOCK,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.lanczos import CENTRE, TAPS
 from apstream.arrays.positions import BLOCK, FX, FY, SCALE
 from apstream.arrays.types import F32

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.types import F32, BoolArray
 from apstream.cameras.sections import format_section
 from apstream.model.detector import Amplifier, Detector

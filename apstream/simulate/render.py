@@ -8,8 +8,8 @@ point sources, so that every visit spreads exactly the same sky with its own PSF
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from apstream.arrays.compiled import njit
 from apstream.arrays.types import F32, F64, FloatArray
 
 __all__ = ["WING", "add_points", "effective_area", "galaxy_points", "psf_stamp"]
