@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from apstream.errors import FileMissing
+from apstream.words import counted
 
 app = typer.Typer(help="Look at alerts.", no_args_is_help=True)
 
@@ -109,7 +110,7 @@ def _print_table(records: list[Mapping[str, Any]]) -> None:
             " ".join(flags),
         )
     Console(soft_wrap=True).print(table)
-    typer.echo(f"{len(records)} alerts")
+    typer.echo(counted(len(records), "alert"))
 
 
 _COLUMNS = (("ra", 6), ("dec", 6), ("psfFlux", 0), ("snr", 1), ("reliability", 2))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from apstream.cli.options import REQUIRED, as_command
+from apstream.words import counted
 
 if TYPE_CHECKING:
     from apstream.service.calib_settings import CalibSettings
@@ -253,7 +254,7 @@ def _show(outcome: Any) -> None:
         return
     for product, location in zip(outcome.products, outcome.locations, strict=True):
         report = product.report
-        typer.echo(f"{outcome.what}: {product.type} of {len(report.used)} frames -> {location}")
+        typer.echo(f"{outcome.what}: {product.type} of {counted(len(report.used), 'frame')} -> {location}")
         for one in report.rejected:
             typer.echo(f"  left out {one.name}: {one.reason}")
         for name, value in report.metrics.items():

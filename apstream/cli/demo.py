@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from apstream.words import counted
+
 if TYPE_CHECKING:
     from apstream.service.demo import DemoReport
 
@@ -54,4 +56,6 @@ def _print(report: DemoReport) -> None:
     for exposure in report.exposures:
         table.add_row(*exposure.cells())
     Console().print(table)
-    typer.echo(f"{report.recovered} of {report.injected} injected transients recovered, {report.alerts} alerts")
+    typer.echo(
+        f"{report.recovered} of {report.injected} injected transients recovered, {counted(report.alerts, 'alert')}"
+    )

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from apstream.words import counted
+
 app = typer.Typer(help="Make, fill and look at a data repository.", no_args_is_help=True)
 
 Root = Annotated[str, typer.Argument(help="The repository: a folder or a URL such as s3://bucket/prefix")]
@@ -200,7 +202,8 @@ def check(
         typer.echo(f"apstream: {error}", err=True)
     for path in report.orphans:
         typer.echo(f"{'removed' if remove_orphans else 'no dataset names'} {path}")
-    typer.echo(f"{report.datasets} datasets, {len(report.damaged)} damaged, {len(report.orphans)} files without one")
+    files = counted(len(report.orphans), "file")
+    typer.echo(f"{counted(report.datasets, 'dataset')}, {len(report.damaged)} damaged, {files} without one")
     raise typer.Exit(min(len(report.damaged), 125))
 
 

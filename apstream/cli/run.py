@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from apstream.cli.options import show_config
+from apstream.words import counted
 
 Ids = Annotated[list[str] | None, typer.Option("--id", help="Selection, e.g. 'visit=1^2 detector=3..6'")]
 Override = Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. detect.threshold_sigma=5.5")]
@@ -89,7 +90,9 @@ def _send(context: typer.Context, root: str, ids: list[str], bootstrap: str, top
         )
     events = [job.event for job in select_raws(Repository(root), ids)]
     asyncio.run(send_events(events, bootstrap=bootstrap, topic=topic))
-    typer.echo(f"{len(events)} events sent to {topic}; the service's APDB and topics say what becomes of them")
+    typer.echo(
+        f"{counted(len(events), 'event')} sent to {topic}; the service's APDB and topics say what becomes of them"
+    )
 
 
 def _typed(source: Any) -> bool:
@@ -149,18 +152,18 @@ def show_progress(what: str, total: int | None = None) -> Iterator[Callable[[Any
         yield lambda result: progress.advance(task)
 
 
-def show_summary(results: list[Any], counted: Sequence[str] = ("sources", "alerts")) -> None:
-    """Print one line per frame with what is `counted`, the reasons of failures, notes on the inputs, and the totals."""
+def show_summary(results: list[Any], columns: Sequence[str] = ("sources", "alerts")) -> None:
+    """Print a line per frame with the numbers in `columns`, reasons of failures, notes on the inputs, and totals."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table("visit", "detector", "outcome", box=box.SIMPLE)
-    for name in (*counted, "seconds"):
+    for name in (*columns, "seconds"):
         table.add_column(name, justify="right")
     for one in results:
         seconds = f"{one.seconds:.1f}" if one.seconds else ""
-        row = (one.id.visit, one.id.detector, one.outcome, *(getattr(one, f"n_{name}") for name in counted), seconds)
+        row = (one.id.visit, one.id.detector, one.outcome, *(getattr(one, f"n_{name}") for name in columns), seconds)
         table.add_row(*map(str, row))
     Console(soft_wrap=True).print(table)
     for one in results:
@@ -170,7 +173,7 @@ def show_summary(results: list[Any], counted: Sequence[str] = ("sources", "alert
         typer.echo(f"apstream: {note}", err=True)
     good = [one for one in results if one.good]
     before = sum(one.outcome == "done before" for one in results)
-    sums = [f"{sum(getattr(one, f'n_{name}') for one in good)} {name}" for name in counted]
+    sums = [counted(sum(getattr(one, f"n_{name}") for one in good), name.removesuffix("s")) for name in columns]
     typer.echo(
         f"{len(good)} of {len(results)} exposures processed{f' ({before} of them before)' if before else ''}: "
         f"{', '.join([*sums, f'{sum(one.seconds for one in results):.0f} s of work'])}"

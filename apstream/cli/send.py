@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from apstream.words import counted
+
 
 def send(
     sources: Annotated[
@@ -43,4 +45,4 @@ def send(
         detector=detector,
     )
     asyncio.run(send_events(events, bootstrap=bootstrap, topic=topic))
-    typer.echo(f"{len(events)} events sent to {topic}")
+    typer.echo(f"{counted(len(events), 'event')} sent to {topic}")

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from apstream.words import counted
+
 __all__ = ["simulate"]
 
 _NIGHT, _PAIR = "What a night holds", "A pair of images instead of a night"
@@ -89,9 +91,10 @@ def _run_night(out: Path, density: float, settings: dict[str, Any]) -> None:
             lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
         )
     typer.echo(
-        f"{len(summary.raws)} raw frames ({len(summary.template_visits)} template and "
-        f"{len(summary.science_visits)} science visits) of {summary.n_stars} stars, "
-        f"{summary.n_galaxies} galaxies and {summary.n_transients} transients in {summary.out}"
+        f"{counted(len(summary.raws), 'raw frame')} ({len(summary.template_visits)} template and "
+        f"{len(summary.science_visits)} science visits) of {counted(summary.n_stars, 'star')}, "
+        f"{counted(summary.n_galaxies, 'galaxy', 'galaxies')} and {counted(summary.n_transients, 'transient')} "
+        f"in {summary.out}"
     )
 
 
@@ -101,6 +104,6 @@ def _run_pair(out: Path, density: float, settings: dict[str, Any]) -> None:
 
     summary = simulate_pair(out, _config(PairConfig, density, settings))
     typer.echo(
-        f"science.fits and template.fits with {summary.n_transients} transients and "
-        f"{summary.n_variables} variables in {out}"
+        f"science.fits and template.fits with {counted(summary.n_transients, 'transient')} and "
+        f"{counted(summary.n_variables, 'variable')} in {out}"
     )

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from apstream.cli.options import REQUIRED, as_command
+from apstream.words import counted
 
 _Source = Annotated[str, typer.Argument(help="A repository, or one FITS file")]
 _Out = Annotated[Path | None, typer.Option("--out", help="For a file: where to write")]
@@ -131,7 +132,7 @@ def characterize(given: _Given, psf: Path | None) -> None:
     _only_in_repository(given)
     spare_inputs_in(given.place, CHARACTERIZED, given.settings or [])
     found = characterize_file(Path(given.source), given.place, given.build(psf=psf), psf)
-    typer.echo(f"{len(found.stars)} sources, PSF FWHM {found.psf.fwhm():.2f} pixels -> {given.place}")
+    typer.echo(f"{counted(len(found.stars), 'source')}, PSF FWHM {found.psf.fwhm():.2f} pixels -> {given.place}")
 
 
 @_command(refcat=(_Refcat, None), photometry_refcat=(_PhotometryRefcat, None), psf=(_PsfFile, None))
@@ -159,7 +160,7 @@ def calibrate(given: _Given, refcat: Path | None, photometry_refcat: Path | None
     )
     rms = calexp.metrics["calibrate.astrometry_rms_arcsec"]
     typer.echo(
-        f"{len(calexp.stars)} sources, zero point {calexp.photo_calib.zero_point:.3f}, "
+        f"{counted(len(calexp.stars), 'source')}, zero point {calexp.photo_calib.zero_point:.3f}, "
         f"astrometric scatter {rms:.3f} arcsec -> {given.place}"
     )
 
@@ -222,5 +223,5 @@ def _stage(stage: str, given: _Given, psf: Path | None = None) -> None:
     jobs = select_raws(repository, given.id or [])
     with show_progress(stage, len(jobs)) as on_end:
         results = run_stage(stage, where, jobs, config, replace_run=given.replace_run, psf=psf, on_end=on_end)
-    show_summary(results, counted=() if stage == "isr" else ("sources",))
+    show_summary(results, columns=() if stage == "isr" else ("sources",))
     raise typer.Exit(min(sum(not result.good for result in results), 125))

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from apstream.cli import making
+from apstream.words import counted
 
 _POSITION = "write RA,DEC or RA,DEC,RADIUS in degrees"
 _KINDS = ("discrete", "rings", "healpix", "ls")
@@ -64,7 +65,7 @@ def skymap(
         if fresh:
             products.run = keep_record(products, "skymap", chosen, {}, replace=replace)
             products.put(made, "skymap", name="main")
-        typer.echo(f"{'made' if fresh else 'there is'} a sky map: {made.kind}, {len(made.tracts)} tracts")
+        typer.echo(f"{'made' if fresh else 'there is'} a sky map: {made.kind}, {counted(len(made.tracts), 'tract')}")
     if kind == "ls" or show:
         _list(products, require_skymap(products), id or [], at)
 

@@ -88,8 +88,9 @@ def sharp_enough(inputs: Sequence[CoaddInput], config: CoaddConfig) -> list[Coad
     kept = [item for item in inputs if item.widest_arcsec <= limit]
     if not kept:
         narrowest = min(item.widest_arcsec for item in inputs)
+        which = "the only exposure is" if len(inputs) == 1 else f"all {len(inputs)} exposures are"
         raise NoTemplateOverlap(
-            f"all {len(inputs)} exposures are wider than the common PSF of {limit:.2f} arcsec",
+            f"{which} wider than the common PSF of {limit:.2f} arcsec",
             remedy=f"set match.target_fwhm_arcsec to {narrowest:.2f} or more, or warp_type to direct",
         )
     return kept

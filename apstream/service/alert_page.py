@@ -13,6 +13,7 @@ from astropy.io import fits
 from PIL import Image
 
 from apstream.arrays.types import FloatArray
+from apstream.words import counted
 
 __all__ = ["render_page", "stamp_uris"]
 
@@ -61,7 +62,7 @@ def render_page(
     """
     parts = [f"<h2>{html.escape(name)}</h2>{_table(rows)}" for name, rows in tables.items()]
     cards = "\n".join(_card(alert) for alert in alerts)
-    parts.append(f"<h2>{len(alerts)} alerts: science, template, difference</h2>")
+    parts.append(f"<h2>{counted(len(alerts), 'alert')}: science, template, difference</h2>")
     parts.append(f"<p class=note>{html.escape(note)} {_HOW}</p><div class=grid>{cards}</div>")
     body = "\n".join(parts)
     return (
@@ -115,7 +116,7 @@ def _png(pixels: FloatArray, brightness: FloatArray) -> str:
 def _card(alert: Mapping[str, Any]) -> str:
     images = "".join(f'<img alt="{name}" title="{name}" src="{uri}">' for name, uri in stamp_uris(alert).items())
     first, second = (html.escape(line) for line in _caption(alert["diaSource"]))
-    return f'<div class=alert><div class=stamps>{images}</div><p>{first}</p><p class=where>{second}</p></div>'
+    return f"<div class=alert><div class=stamps>{images}</div><p>{first}</p><p class=where>{second}</p></div>"
 
 
 def _caption(source: Mapping[str, Any]) -> tuple[str, str]:

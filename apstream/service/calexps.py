@@ -27,6 +27,7 @@ from apstream.service.references import notes_on
 from apstream.service.roots import read_raw_at
 from apstream.service.save import raw_input
 from apstream.tasks.warped_input import clipped_mean
+from apstream.words import counted
 
 __all__ = ["Making", "calexp_entry", "deferred_input", "in_memory", "make_calexps"]
 
@@ -87,7 +88,7 @@ def make_calexps(
     report.calexps = len(found)
     if not found:
         first = f"; the first: {report.problems[0]}" if report.problems else ""
-        raise NoTemplateOverlap(f"no calexp could be made of {len(jobs)} raws{first}", where=repository.root)
+        raise NoTemplateOverlap(f"no calexp could be made of {counted(len(jobs), 'raw')}{first}", where=repository.root)
     return found
 
 

@@ -28,6 +28,7 @@ from apstream.service.patches import PatchJob, good_inputs, patch_jobs, work_thr
 from apstream.service.skymap import around, find_skymap, skymap_around
 from apstream.tasks.coadd_regions import MaskSpan, mask_spans, spans_of
 from apstream.tasks.select_inputs import select_inputs
+from apstream.words import counted
 
 __all__ = ["coadd_stored_warps", "make_coadds", "planned", "warp_type_name", "warps_there"]
 
@@ -75,7 +76,7 @@ def planned(
     report = CoaddReport()
     there = [job.id for job in jobs if calexp_entry(repository, job.id) is not None]
     if not there:
-        message = f"none of {len(jobs)} exposures has a calexp yet"
+        message = f"none of {counted(len(jobs), 'exposure')} has a calexp yet"
         raise NoTemplateOverlap(message, where=repository.root, remedy="without --show they are made")
     inputs = [deferred_input(repository, id) for id in there]
     skymap = find_skymap(repository) or around(inputs, settings)
@@ -221,7 +222,7 @@ def _keep(
     }
     for name, value in products.items():
         repository.put(value, name, inputs=sources, **job.data_id)
-    report = CoaddReport(patches=[f"deepCoadd {job}: {len(coadd.inputs)} inputs" + _psf_note(made.calexp)])
+    report = CoaddReport(patches=[f"deepCoadd {job}: {counted(len(coadd.inputs), 'input')}" + _psf_note(made.calexp)])
     report.left_out = [f"{one.name} on {job}: {one.reason}" for one in coadd.skipped]
     return report
 

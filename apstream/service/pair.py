@@ -20,6 +20,7 @@ from apstream.repo.formats.fits import write_image
 from apstream.repo.formats.parquet import write_records
 from apstream.service.references import notes_on, read_references, region_of, warn_of
 from apstream.service.targets import files_of, spare_inputs_in
+from apstream.words import counted
 
 __all__ = ["PRODUCTS", "PairSettings", "run_pair"]
 
@@ -71,7 +72,7 @@ def run_pair(
     with watch("write"):
         _write(out, result)
     negative = int(result.dia_sources["isNegative"].sum())
-    return f"{len(result.dia_sources)} DIA sources ({negative} negative)"
+    return f"{counted(len(result.dia_sources), 'DIA source')} ({negative} negative)"
 
 
 def _catalog(

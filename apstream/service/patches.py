@@ -19,6 +19,7 @@ from apstream.repo.repository import Repository
 from apstream.service.choice import Choice
 from apstream.service.coadd_settings import CoaddReport
 from apstream.tasks.select_inputs import select_inputs
+from apstream.words import counted, listed
 
 __all__ = ["PatchJob", "good_inputs", "patch_jobs", "work_through"]
 
@@ -56,14 +57,14 @@ def good_inputs(inputs: Sequence[CoaddInput], config: CoaddConfig, report: Coadd
     Raises
     ------
     NoTemplateOverlap
-        If none of them is; says why of each.
+        If none of them is; says why, of the first.
     """
     chosen = select_inputs([item.quality() for item in inputs], config.select)
     left_out = [f"{id}: {reason}" for id, reason in chosen.left_out.items()]
     if left_out and not chosen.kept:
-        reasons = "".join(f"\n  {line}" for line in left_out)
+        reasons = listed(left_out, between="; ")
         raise NoTemplateOverlap(
-            f"none of {len(left_out)} exposures is good enough for a coadd:{reasons}\n",
+            f"none of {counted(len(left_out), 'exposure')} is good enough for a coadd: {reasons}",
             remedy="change the settings select.max_fwhm_arcsec, select.max_ellipticity",
         )
     report.left_out += left_out
@@ -102,7 +103,7 @@ def patch_jobs(
                 jobs.append(PatchJob(band=band, tract=tract, patch=patch, inputs=ids, target=targets[scale]))
     if not jobs:
         raise NoTemplateOverlap(
-            f"none of {len(inputs)} exposures lies on {choice.patches or 'the sky map'}",
+            f"none of {counted(len(inputs), 'exposure')} lies on {choice.patches or 'the sky map'}",
             remedy="apstream skymap REPO ls lists the patches, with --id visit=N those under an exposure",
         )
     return jobs

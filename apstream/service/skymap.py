@@ -18,6 +18,7 @@ from apstream.repo.repository import Repository
 from apstream.service.calexps import deferred_input
 from apstream.service.choice import select_calexps
 from apstream.service.coadd_settings import CoaddSettings
+from apstream.words import counted
 
 __all__ = [
     "PatchSeen",
@@ -142,7 +143,7 @@ def is_new_skymap(repository: Repository, skymap: SkyMap, *, replace: bool = Fal
     if existing is None or existing == skymap:
         return existing is None
     if not replace:
-        message = f"there is another sky map: {existing.kind}, {len(existing.tracts)} tracts"
+        message = f"there is another sky map: {existing.kind}, {counted(len(existing.tracts), 'tract')}"
         raise Conflict(message, where=repository.root, remedy="take another rerun with --replace")
     used = {name: len(repository.find(name)) for name in _MADE_ON_IT}
     if any(used.values()):

@@ -16,6 +16,7 @@ from apstream.service.coadd import warp_type_name
 from apstream.service.coadd_settings import CoaddReport, WarpSettings
 from apstream.service.patches import PatchJob, good_inputs, patch_jobs, work_through
 from apstream.service.skymap import skymap_around
+from apstream.words import counted
 
 __all__ = ["make_warps"]
 
@@ -83,4 +84,4 @@ def _warp(repository: Repository, job: _WarpJob, settings: WarpSettings) -> Coad
     sources = [repository.input(entry) for entry in entries if entry is not None]
     repository.put(made, name, inputs=sources, visit=job.visit, **patch.data_id)
     good = int(made.metrics["warp.n_detectors"])
-    return CoaddReport(patches=[f"{name} visit={job.visit} {patch}: {good} detectors"])
+    return CoaddReport(patches=[f"{name} visit={job.visit} {patch}: {counted(good, 'detector')}"])

@@ -24,6 +24,7 @@ from apstream.tasks.coadd_statistics import ClippedMean, Statistic, Values, Weig
 from apstream.tasks.find_artifacts import ArtifactConfig, ArtifactSearch, find_artifacts, prepare_search
 from apstream.tasks.psf_field import CoaddPsf, combined_psf
 from apstream.tasks.warped_input import WarpedInput
+from apstream.words import counted, listed
 
 __all__ = ["AssembleCoaddConfig", "Coadd", "Skipped", "assemble_coadd", "usable_inputs"]
 
@@ -181,7 +182,7 @@ def assemble_coadd(
     mark_edges(out.mask, out.weight)
     if not out.count.any():
         raise NoGoodPixels(
-            f"none of {len(inputs)} inputs has data on the coadd's box" + _listed(skipped),
+            f"none of {counted(len(inputs), 'input')} has data on the coadd's box" + _listed(skipped),
             remedy="choose exposures that overlap the patch",
         )
     unit = ordered[0].unit
@@ -211,11 +212,15 @@ def usable_inputs(inputs: Sequence[WarpedInput], target: Box) -> tuple[list[int]
 def _check_extras(extras: Mapping[str, Sequence[Any]], n: int) -> None:
     for name, values in extras.items():
         if len(values) != n:
-            raise BadSettings(f"{name} has {len(values)} values for {n} inputs", remedy="give one value for each input")
+            raise BadSettings(
+                f"{name} has {counted(len(values), 'value')} for {counted(n, 'input')}",
+                remedy="give one value for each input",
+            )
 
 
 def _listed(skipped: Sequence[Skipped]) -> str:
-    return "".join(f"; {item.name} was skipped: {item.reason}" for item in skipped[:3])
+    shown = listed((f"{item.name} was skipped: {item.reason}" for item in skipped), between="; ")
+    return shown and f"; {shown}"
 
 
 def _with_inputs(

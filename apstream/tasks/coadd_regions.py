@@ -19,6 +19,7 @@ from apstream.model.image import MaskedImage
 from apstream.model.mask import MaskPlane, planes
 from apstream.model.wcs import SkyWcs
 from apstream.tasks.warped_input import WarpedInput
+from apstream.words import listed
 
 __all__ = ["MaskSpan", "fill_holes", "mask_bright_objects", "mask_spans", "spans_of", "valid_polygon"]
 
@@ -67,7 +68,7 @@ def mask_spans(inputs: Sequence[WarpedInput], spans: Sequence[MaskSpan]) -> list
     names = {item.name for item in inputs}
     strange = sorted({span.name for span in spans} - names)
     if strange:
-        raise BadSettings(f"mask spans of {', '.join(strange)}, which are not among the inputs")
+        raise BadSettings(f"mask spans of {listed(strange)}, which are not among the inputs")
     return [_with_spans(item, [span for span in spans if span.name == item.name]) for item in inputs]
 
 

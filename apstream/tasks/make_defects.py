@@ -13,6 +13,7 @@ from apstream.arrays.types import F32, BoolArray
 from apstream.errors import TooFewFrames, WrongSize
 from apstream.model.defects import Defects
 from apstream.model.frames import CalibReport
+from apstream.words import listed
 
 __all__ = ["DefectsConfig", "DefectsResult", "make_defects"]
 
@@ -75,7 +76,7 @@ def make_defects(
             "neither a master dark nor a master flat", remedy="make one with apstream calib dark or flat"
         )
     if len({master.shape for master in masters}) > 1:
-        sizes = ", ".join(str(master.shape) for master in masters)
+        sizes = listed(dict.fromkeys(master.shape for master in masters))
         raise WrongSize(f"masters of different sizes: {sizes}", remedy="give masters of one detector")
     found = {"hot": _hot(dark, config)} if dark is not None else {}
     for flat in flats:

@@ -25,6 +25,7 @@ from apstream.tasks.isr import IsrConfig
 from apstream.tasks.make_kernel import KernelConfig, make_kernel
 from apstream.tasks.make_linearity import LinearityConfig, make_linearity
 from apstream.tasks.survey import FrameLook, Survey, amplifier_signal, survey
+from apstream.words import counted, listed
 
 __all__ = ["PtcConfig", "TransferResult", "make_ptc"]
 
@@ -92,9 +93,9 @@ def make_ptc(
     given = IsrCalibs(bias=given.bias, linearity=linearity or given.linearity)
     flats, biases, left = _pairs(found.looks, config)
     if len(flats) < config.min_pairs:
-        reasons = "; ".join(f"{one.name}: {one.reason}" for one in left[:8])
+        reasons = listed((f"{one.name}: {one.reason}" for one in left), between="; ")
         raise TooFewFrames(
-            f"{len(flats)} pairs of flats, at least {config.min_pairs} are needed. {reasons}".strip(),
+            f"{counted(len(flats), 'pair')} of flats, at least {config.min_pairs} are needed. {reasons}".strip(),
             remedy="give two or more flats of one filter and exposure time",
         )
     measured = _measure(frames, found, flats, biases, given, config)

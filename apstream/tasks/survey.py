@@ -19,6 +19,7 @@ from apstream.model.frames import RawFrames, Rejected
 from apstream.model.geometry import Box
 from apstream.tasks.isr import IsrConfig
 from apstream.tasks.isr_overscan import OverscanLevels, overscan_levels
+from apstream.words import counted, listed
 
 __all__ = [
     "FrameLook",
@@ -131,9 +132,9 @@ def require_enough(found: Survey, least: int, what: str) -> None:
 def _too_few(what: str, count: int, least: int, rejected: Iterable[Rejected]) -> TooFewFrames:
     """Return the error that says how many frames are left and why the others are not."""
     reasons = [f"{one.name}: {one.reason}" for one in rejected]
-    shown = "; ".join(reasons[:8]) + (f"; and {len(reasons) - 8} more" if len(reasons) > 8 else "")
+    shown = listed(reasons, between="; ")
     return TooFewFrames(
-        f"{count} usable {what}{'' if count == 1 else 's'}, at least {least} are needed"
+        f"{counted(count, f'usable {what}')}, at least {least} are needed"
         + (f". Left out: {shown}" if reasons else ""),
         remedy="give more frames, or lower combine.min_frames of this product, as in -c bias.combine.min_frames=1",
     )
@@ -220,7 +221,7 @@ def _require_one_band(looks: Sequence[FrameLook]) -> None:
     for look in looks:
         bands.setdefault(look.info.band, []).append(look.name)
     if len(bands) > 1:
-        shown = "; ".join(f"{band}: {', '.join(names[:3])}" for band, names in sorted(bands.items()))
+        shown = "; ".join(f"{band}: {listed(names)}" for band, names in sorted(bands.items()))
         raise MixedFrames(f"frames of {len(bands)} filters: {shown}", remedy="give the frames of one filter")
 
 

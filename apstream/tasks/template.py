@@ -25,6 +25,7 @@ from apstream.tasks.psf_field import PsfInput, combined_psf
 from apstream.tasks.register import RegisterConfig, register_stars, usable_stars
 from apstream.tasks.warp import PixelMap, WarpConfig, warp, wcs_map
 from apstream.tasks.warped_input import mean_variance
+from apstream.words import counted
 
 __all__ = ["TemplateConfig", "TemplateInput", "make_template"]
 
@@ -136,7 +137,8 @@ def make_template(
     merged, coverage = _merge(parts, science.box, shared=shared)
     if not used or coverage < config.min_coverage:
         raise NoTemplateOverlap(
-            f"{len(inputs)} templates cover {coverage:.1%} of the image; {config.min_coverage:.0%} is asked for",
+            f"{coverage:.1%} of the image is covered by {counted(len(inputs), 'template')}; "
+            f"{config.min_coverage:.0%} is asked for",
             remedy="build a template for this part of the sky, or lower template.min_coverage",
         )
     return Template(

@@ -96,6 +96,8 @@ def test_a_selection_narrows_the_frames(repository: Path) -> None:
     assert "bias of 4 frames" in shown
     shown = apstream("calib", "bias", repository, "--id", "observation_type=bias visit=2..6")
     assert "bias of 5 frames" in shown
+    one = ("-c", "bias.combine.min_frames=1", "--replace-run", "--since", "2026-01-01")
+    assert "bias of 1 frame ->" in apstream("calib", "bias", repository, "--id", "visit=1", *one)
 
 
 def test_compressed_frames_give_the_same(raws: Path, tmp_path: Path) -> None:

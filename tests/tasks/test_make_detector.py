@@ -20,7 +20,7 @@ from helpers.calib_frames import (
 from apstream.arrays.bad_pixels import filled_columns
 from apstream.errors import TooFewFrames, WrongSize
 from apstream.model.calibs import IsrCalibs
-from apstream.model.frames import MemoryFrames
+from apstream.model.frames import MemoryFrames, Rejected
 from apstream.model.mask import MaskPlane
 from apstream.tasks.isr import IsrConfig, isr
 from apstream.tasks.isr_fringe import FringeConfig
@@ -32,6 +32,7 @@ from apstream.tasks.make_flat import make_flat
 from apstream.tasks.make_fringe import make_fringe
 from apstream.tasks.make_linearity import LinearityConfig
 from apstream.tasks.make_ptc import PtcConfig, make_ptc
+from apstream.tasks.survey import Survey, require_enough
 
 CHIP = make_chip(seed=7, size=384)
 
@@ -171,3 +172,13 @@ def test_from_raw_calibration_frames_to_a_flat_image() -> None:
     assert blocks.std() / blocks.mean() < 1e-3
     untouched = isr(raw).image.image[good]
     assert untouched.std() > 3 * noise
+
+
+def test_of_many_frames_left_out_the_first_are_named() -> None:
+    rejected = tuple(Rejected(f"f{n}.fits", "saturated") for n in range(40))
+    found = Survey(detector=make_chip().detector, looks=(), rejected=rejected)
+    with pytest.raises(
+        TooFewFrames, match=r"0 usable darks.*f0\.fits.*f2\.fits: saturated; and 37 more \(give"
+    ) as failed:
+        require_enough(found, 3, "dark")
+    assert "f3.fits" not in str(failed.value)
