@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from apstream.errors import BadSettings
 from apstream.repo.yaml_lines import field_line, read_mapping
+from apstream.yaml_text import parse_yaml
 
 __all__ = [
     "Source",
@@ -215,7 +216,7 @@ def _parse(text: str, where: str) -> dict[str, Any]:
     if not equals or not name.strip():
         raise BadSettings(f"{text!r} is not key=value", where=where, remedy="write e.g. -c subtract.whiten=null")
     try:
-        leaf: Any = yaml.safe_load(value)
+        leaf: Any = parse_yaml(value)
     except yaml.YAMLError as error:
         place = f"-c {name}" if where == "-c" else where
         raise BadSettings(f"cannot read the value {value!r}", where=place, remedy="write it as in YAML") from error

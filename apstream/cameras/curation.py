@@ -18,6 +18,7 @@ from apstream.cameras.sections import parse_section
 from apstream.errors import BadCamera
 from apstream.model.crosstalk import Crosstalk
 from apstream.model.defects import Defects
+from apstream.yaml_text import parse_yaml
 
 __all__ = ["CuratedCalib", "load_curated"]
 
@@ -128,7 +129,7 @@ def load_curated(folder: Path) -> tuple[CuratedCalib, ...]:
 
 def _read(path: Path) -> list[CuratedCalib]:
     try:
-        content = _File.model_validate(yaml.safe_load(path.read_text()))
+        content = _File.model_validate(parse_yaml(path.read_text()))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadCamera(f"cannot be read: {' '.join(str(error).split())}", where=str(path)) from None
     except ValidationError as error:

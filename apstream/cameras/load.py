@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from apstream.cameras.camera import Camera
 from apstream.errors import BadCamera
+from apstream.yaml_text import parse_yaml
 
 __all__ = ["camera_names", "load_camera"]
 
@@ -76,7 +77,7 @@ def _with_folder(content: dict[str, Any], name_or_path: str) -> dict[str, Any]:
 
 def _parse(words: str, where: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(words)
+        content = parse_yaml(words)
     except yaml.YAMLError as error:
         raise BadCamera(f"not YAML: {' '.join(str(error).split())}", where=where) from None
     if not isinstance(content, dict):

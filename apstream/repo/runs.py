@@ -16,6 +16,7 @@ import yaml
 from apstream import __version__
 from apstream.errors import BadFile, Conflict, StorageUnavailable
 from apstream.repo.store import Store
+from apstream.yaml_text import parse_yaml
 
 __all__ = ["RunRecord", "differences", "read_run", "record_run", "software_versions"]
 
@@ -131,7 +132,7 @@ def _path(command: str) -> str:
 
 def _parse(text: str, where: str) -> RunRecord:
     try:
-        return RunRecord(**yaml.safe_load(text))
+        return RunRecord(**parse_yaml(text))
     except (yaml.YAMLError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise BadFile(f"no record of a run: {reason}", where=where, remedy="move it away, or --replace-run") from error

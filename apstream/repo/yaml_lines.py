@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from apstream.errors import BadSettings
+from apstream.yaml_text import parse_yaml
 
 __all__ = ["field_line", "read_mapping"]
 
@@ -21,7 +22,7 @@ def read_mapping(text: str, where: str, *, remedy: str) -> dict[str, Any]:
         If the text is no YAML or no mapping; names the line.
     """
     try:
-        content = yaml.safe_load(text)
+        content = parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}" if mark else where

@@ -19,6 +19,7 @@ from apstream.errors import BadFile, FileMissing
 from apstream.model.defects import Defects
 from apstream.model.geometry import Box
 from apstream.model.photocalib import PhotoCalib
+from apstream.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from apstream.model.skymap import SkyMap
@@ -76,7 +77,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_yaml(path: Path) -> Any:
     """Read a mapping or list; BadFile if it is no YAML."""
     with _readable(path, "YAML"):
-        return _container(yaml.safe_load(read_bytes(path)))
+        return _container(parse_yaml(read_bytes(path)))
 
 
 def write_yaml(path: Path, value: Any) -> None:
@@ -92,7 +93,7 @@ def yaml_reader(make: Callable[[Any], Any], what: str) -> Callable[[Path], Any]:
 
     def read(path: Path) -> Any:
         with _readable(path, what):
-            return make(_container(yaml.safe_load(read_bytes(path))))
+            return make(_container(parse_yaml(read_bytes(path))))
 
     return read
 
