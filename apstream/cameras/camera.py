@@ -146,7 +146,8 @@ class Camera(BaseModel):
         """
         shape = header_shape(header)
         if shape is not None and self.detectors.raw_shape not in (None, shape):
-            raise WrongSize(f"raw array is {shape}, {self.name} has {self.detectors.raw_shape}", where=where)
+            message = f"raw array is {shape}, {self.name} has {self.detectors.raw_shape}"
+            raise WrongSize(message, where=where, remedy="check the camera file")
         builder = _AmplifierBuilder(header, shape, where)
         amplifiers = tuple(builder.build(spec, n) for spec in self.amplifiers for n in builder.names(spec))
         value = self.detector_number(header, where)

@@ -27,8 +27,8 @@ def create(
 ) -> None:
     """Create an empty repository for one camera, with the calibrations that ship with it.
 
-    Cameras that ship: decam, decam-instcal, generic, saao-ste3, saao-ste3-raw, simcam; docs/cameras.md shows how to
-    write another.
+    Cameras that ship: decam, decam-instcal, generic, kast-blue, saao-ste3, saao-ste3-raw, simcam; docs/cameras.md
+    shows how to write another.
     """
     from apstream.cameras import load_camera
     from apstream.errors import BadSettings

@@ -141,7 +141,7 @@ def calibrate(given: _Given, refcat: Path | None, photometry_refcat: Path | None
 
     apstream calibrate ANY.fits --refcat stars.csv --out folder     (what was not characterized is, first)
 
-    apstream calibrate REPO --id visit=7 --rerun first     (icExp to calexp and src)
+    apstream calibrate REPO --id visit=7 --rerun first     (icExp to calexp and src; isr and characterize go before)
     """
     from apstream.service.single import CALIBRATED, calibrate_file
     from apstream.service.targets import spare_inputs_in

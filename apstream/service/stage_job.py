@@ -116,7 +116,7 @@ def _isr(shop: _Shop, job: BatchJob) -> _Made:
 
 def _characterize(shop: _Shop, job: BatchJob) -> _Made:
     with shop.reading() as read:
-        exposure: Exposure = _get(shop.output, "postISRCCD", job, "apstream isr")
+        exposure: Exposure = _get(shop.output, "postISRCCD", job, "make it with apstream isr, into the same rerun")
     if shop.psf is not None:
         exposure = replace(exposure, psf=read_any_psf(shop.psf, exposure.box))
         read.append(Input("psf", {"path": str(shop.psf)}, checksum_of(shop.psf)))
@@ -128,7 +128,7 @@ def _characterize(shop: _Shop, job: BatchJob) -> _Made:
 
 def _calibrate(shop: _Shop, job: BatchJob) -> _Made:
     with shop.reading() as read:
-        found: CharacterizedExposure = _get(shop.output, "icExp", job, "apstream characterize")
+        found: CharacterizedExposure = _get(shop.output, "icExp", job, _way_to_characterized(shop.output, job))
         raw = shop.raw(job)
         reference = gather_reference(shop.repository, raw, shop.config.calibrate)
     if reference is None:
@@ -141,11 +141,16 @@ def _calibrate(shop: _Shop, job: BatchJob) -> _Made:
     return len(calexp.stars), notes_on(reference, raw.info.band)
 
 
-def _get(repository: Repository, dataset_type: str, job: BatchJob, maker: str) -> Any:
+def _way_to_characterized(repository: Repository, job: BatchJob) -> str:
+    if repository.entry("postISRCCD", visit=job.id.visit, detector=job.id.detector) is not None:
+        return "make it with apstream characterize, into the same rerun"
+    return "apstream isr and apstream characterize go before, into the same rerun; apstream coadd takes raws itself"
+
+
+def _get(repository: Repository, dataset_type: str, job: BatchJob, remedy: str) -> Any:
     try:
         return repository.get(dataset_type, visit=job.id.visit, detector=job.id.detector)
     except DatasetNotFound as error:
-        remedy = f"make it with {maker}, into the same rerun"
         raise DatasetNotFound(error.message, where=error.where, remedy=remedy) from error
 
 

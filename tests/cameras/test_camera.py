@@ -13,6 +13,7 @@ from astropy.time import Time
 from apstream.cameras import load_camera
 from apstream.errors import BadHeader, UnknownEvent, WrongSize
 from apstream.model.geometry import Box
+from apstream.repo.formats.raw import read_raw
 
 DECAM_S1: dict[str, Any] = {
     "NAXIS1": 2160,
@@ -200,6 +201,14 @@ class TestSaao:
         detector = load_camera("saao-ste3-raw").detector(header)
         assert detector.shape == (520, 512)
         assert detector.amplifiers[0].overscan == Box(0, 3, 520, 13)
+
+    def test_a_raw_frame_tells_which_camera_it_fits(self, shared_data: Path) -> None:
+        path = shared_data / "overscan_frames" / "a8280271.fits"
+        with pytest.raises(WrongSize, match=r"saao-ste3 has \(512, 512\) \(it fits the camera saao-ste3-raw"):
+            read_raw(path, self.camera)
+        other = shared_data / "overscan_frames" / "d1030.fits"
+        with pytest.raises(WrongSize, match=r"\(check the camera file\)"):
+            read_raw(other, self.camera)
 
 
 class TestGeneric:

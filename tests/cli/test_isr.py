@@ -295,3 +295,23 @@ def test_a_master_of_another_size_is_named_with_the_frame(raw: Path, tmp_path: P
     fits.writeto(tmp_path / "dark.fits", np.zeros((9, 9), np.float32))
     with pytest.raises(WrongSize, match=rf"{raw.name} with .*dark\.fits: master dark is \(9, 9\)"):
         apstream("isr", raw, "--camera", "simcam", "--out", tmp_path / "isr.fits", "--dark", tmp_path / "dark.fits")
+
+
+def test_what_goes_before_is_named_where_it_is_not_there(raw: Path, tmp_path: Path) -> None:
+    root = str(tmp_path / "repo")
+    apstream("repo", "create", root, "--camera", "simcam")
+    apstream("repo", "ingest", root, raw)
+    said = CliRunner().invoke(app, ["calibrate", root, "--rerun", "one"]).output
+    assert "no location for icExp" in said
+    assert "(apstream isr and apstream characterize go before, into the same rerun; apstream coadd" in said
+    apstream("isr", root, "--rerun", "one")
+    said = CliRunner().invoke(app, ["calibrate", root, "--rerun", "one"]).output
+    assert "(make it with apstream characterize, into the same rerun)" in said
+    said = CliRunner().invoke(app, ["characterize", root, "--rerun", "two"]).output
+    assert "(make it with apstream isr, into the same rerun)" in said
+
+
+@pytest.mark.parametrize("camera", ["saao-ste3", "decam"])
+def test_the_camera_that_a_frame_fits_is_named(raw: Path, tmp_path: Path, camera: str) -> None:
+    with pytest.raises(ApstreamError, match=rf"{raw.name}: .*\(it fits the camera simcam"):
+        apstream("isr", raw, "--camera", camera, "--out", tmp_path / "isr.fits")

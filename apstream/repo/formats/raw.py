@@ -10,6 +10,7 @@ import numpy as np
 from astropy.io import fits
 
 from apstream.cameras import Camera, HduChoice
+from apstream.cameras.suggest import suggesting_cameras
 from apstream.errors import BadFile, BadHeader, UnknownEvent
 from apstream.model.exposures import ExposureInfo, RawExposure
 from apstream.repo.formats.companions import images_of, read_companions
@@ -50,10 +51,12 @@ def read_raw(path: Path | str, camera: Camera, *, detector: int | None = None) -
         hdu, header = _select(hdus, camera, detector, path)
         pixels = float_image(hdu)
         variance, mask = read_companions(hdus, hdu, header, camera, path=path)
+    with suggesting_cameras(camera, header, str(path)):
+        chip, info = camera.detector(header, str(path)), camera.exposure_info(header, str(path))
     return RawExposure(
         pixels=pixels,
-        detector=camera.detector(header, str(path)),
-        info=camera.exposure_info(header, str(path)),
+        detector=chip,
+        info=info,
         wcs=camera.initial_wcs(header),
         header=header,
         variance=variance,
@@ -65,7 +68,8 @@ def read_raw_info(path: Path | str, camera: Camera, *, detector: int | None = No
     """Read only what the header says of a raw frame; errors as `read_raw`."""
     with open_fits(path) as hdus:
         _, header = _select(hdus, camera, detector, path)
-    return camera.exposure_info(header, str(path))
+    with suggesting_cameras(camera, header, str(path)):
+        return camera.exposure_info(header, str(path))
 
 
 def pixel_layout(path: Path | str, camera: Camera, *, detector: int | None = None) -> PixelLayout | None:
