@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # Override with `make test ARGS="-k wcs"`. Full-size cases take minutes: `make test ARGS=` runs them too.
 ARGS ?= -m "not slow"
 
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo test check style types contracts architecture bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,10 +32,18 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: install
+check: style types contracts architecture
+
+style: install
 	$(BIN)/python -m ruff check .
+
+types: install
 	$(BIN)/python -m mypy --strict
+
+contracts: install
 	$(BIN)/lint-imports
+
+architecture: install
 	$(BIN)/python -m pytest -q tests/architecture
 
 bench: install
