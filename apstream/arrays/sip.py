@@ -9,7 +9,10 @@ import numpy as np
 from apstream.arrays.polynomial import degree_of, n_terms, poly_terms
 from apstream.arrays.types import F64, FloatArray
 
-__all__ = ["SipFit", "deproject", "evaluate_sip", "fit_sip", "project", "sip_inverse"]
+__all__ = ["SipFit", "bent", "deproject", "evaluate_sip", "fit_sip", "project", "sip_inverse", "unbent"]
+
+#: Steps towards the inverse of a distortion, how small the last one is, and how far off is lost, pixels.
+_STEPS, _SMALL, _LOST = 30, 1e-8, 1e-2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,12 +116,33 @@ def fit_sip(
 def evaluate_sip(fit: SipFit, y: FloatArray, x: FloatArray, *, crpix: tuple[float, float]) -> tuple[F64, F64]:
     """Return (ra, dec) in degrees of 0-based pixels; `crpix` is (y, x) of the reference pixel."""
     v, u = np.asarray(y, float) - crpix[0], np.asarray(x, float) - crpix[1]
-    bent = [u + 0.0, v + 0.0]
-    for values, terms in zip(bent, (fit.a, fit.b), strict=True):
+    xi, eta = fit.cd @ np.stack(bent(u, v, fit.a, fit.b))
+    return deproject(xi, eta, *fit.crval)
+
+
+def bent(u: F64, v: F64, a: F64, b: F64) -> tuple[F64, F64]:
+    """Return pixel offsets from the reference pixel, (x, y), with the distortion of SIP terms added."""
+    big_u, big_v = np.array(u, float), np.array(v, float)
+    for values, terms in ((big_u, a), (big_v, b)):
         for p, q in np.argwhere(terms != 0):
             values += terms[p, q] * u**p * v**q
-    xi, eta = fit.cd @ np.stack(bent)
-    return deproject(xi, eta, *fit.crval)
+    return big_u, big_v
+
+
+def unbent(big_u: F64, big_v: F64, a: F64, b: F64) -> tuple[F64, F64]:
+    """Return the offsets that `bent` makes these of, by repeated substitution; NaN where that leads nowhere."""
+    u, v = np.array(big_u, float), np.array(big_v, float)
+    step = np.full(np.shape(u), np.inf)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for _ in range(_STEPS):
+            off_u, off_v = bent(u, v, a, b)
+            off_u, off_v = off_u - big_u, off_v - big_v
+            step = np.hypot(off_u, off_v)
+            u, v = u - off_u, v - off_v
+            if not (np.asarray(step)[np.isfinite(step)] > _SMALL).any():
+                break
+        lost = ~(step < _LOST)
+    return np.where(lost, np.nan, u), np.where(lost, np.nan, v)
 
 
 def _mean_position(ra: FloatArray, dec: FloatArray) -> tuple[float, float]:

@@ -6,16 +6,19 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
-from astropy.wcs import WCS, FITSFixedWarning, Sip
 
 from apstream.arrays.tpv import fit_tpv
 from apstream.arrays.types import F64, FloatArray
-from apstream.model.cards import exact_header
+from apstream.model.cards import exact_card, exact_header
 from apstream.model.geometry import Box
+from apstream.model.tangent import TangentWcs
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 __all__ = ["SkyWcs", "separation"]
 
@@ -23,22 +26,16 @@ _VALUES = ("CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2")
 _LARGEST = 1e9
 #: ``CD1-1`` for ``CD1_1``: wcslib writes beyond its memory when it meets one.
 _NO_INDEX = re.compile(r"^[A-Z]+\d+-")
-#: All that the header of a plain TAN or TAN-SIP may hold.
-_PLAIN_KEY = re.compile(
-    r"(WCSAXES|C(TYPE|UNIT|RPIX|RVAL)[12]|CD[12]_[12]|LONPOLE|LATPOLE|MJDREF|RADESYS|EQUINOX"
-    r"|(A|B|AP|BP)_(ORDER|\d_\d))$"
-)
 _SIP_KEY = re.compile(r"(A|B|AP|BP)_(ORDER|DMAX|\d_\d)$")
 _MATRIX_KEY = re.compile(r"(PC[12]_[12]|CDELT[12]|CROTA[12])$")
 #: Pixels from the reference pixel over which a distortion is sampled; polynomials are exact anywhere.
 _REACH = 4096.0
-_PLAIN_TYPES = {(f"RA---TAN{sip}", f"DEC--TAN{sip}") for sip in ("", "-SIP")}
 _KEYS = ("CTYPE1", "CTYPE2", *_VALUES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SkyWcs:
-    """A celestial WCS (TAN, TAN-SIP, TPV, ...) with 0-based pixels.
+    """A celestial WCS (TAN, TAN-SIP, TPV, ...) with 0-based pixels, of astropy or by its numbers.
 
     Raises
     ------
@@ -46,11 +43,20 @@ class SkyWcs:
         If the WCS is not celestial.
     """
 
-    wcs: WCS
+    given: WCS | TangentWcs
 
     def __post_init__(self) -> None:
-        if not self.wcs.has_celestial:
+        if isinstance(self.given, TangentWcs):
+            return
+        if not self.given.has_celestial:
             raise ValueError("the WCS has no celestial axes")
+        if plain := _by_numbers(self.given):  # so that all ways to the same WCS give the same bits
+            object.__setattr__(self, "given", plain)
+
+    @property
+    def wcs(self) -> WCS:
+        """The WCS of astropy; made, and its package imported, when it is asked for."""
+        return _of_astropy(self.given) if isinstance(self.given, TangentWcs) else self.given
 
     @classmethod
     def from_header(cls, header: Any) -> SkyWcs | None:
@@ -75,6 +81,8 @@ class SkyWcs:
                 header[key] = f"{header[key]}-SIP"
         if str(header["CTYPE1"]).endswith("-TPV"):
             _use_cd(header)
+        from astropy.wcs import WCS, FITSFixedWarning
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FITSFixedWarning)
             wcs = WCS(header, naxis=2)
@@ -85,78 +93,47 @@ class SkyWcs:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> SkyWcs | None:
-        """Read the values of the cards of `to_header`: as `from_header`, but TAN and TAN-SIP fifty times faster.
+        """Read the values of the cards of `to_header`: as `from_header`, but TAN and TAN-SIP without astropy.
 
         Raises
         ------
         ValueError, TypeError
             As `from_header`.
         """
-        ctype = (values.get("CTYPE1"), values.get("CTYPE2"))
-        if ctype not in _PLAIN_TYPES or not all(_PLAIN_KEY.match(key) for key in values):
+        plain = TangentWcs.of(values)
+        if plain is None:
             return cls.from_header(exact_header(fits.Header(values)))
         _require_numbers(values)
-        wcs = WCS(naxis=2)
-        inner = wcs.wcs
-        inner.ctype, inner.cunit = ctype, ("deg", "deg")
-        inner.crval, inner.crpix = ([float(values[f"{name}{axis}"]) for axis in (1, 2)] for name in ("CRVAL", "CRPIX"))
-        inner.cd = [[float(values[f"CD{i}_{j}"]) for j in (1, 2)] for i in (1, 2)]
-        inner.lonpole, inner.latpole = float(values["LONPOLE"]), float(values["LATPOLE"])
-        inner.radesys, inner.equinox = values.get("RADESYS", ""), float(values.get("EQUINOX", np.nan))
-        if "A_ORDER" in values:
-            wcs.sip = Sip(*(_sip_matrix(values, name) for name in ("A", "B", "AP", "BP")), inner.crpix)
-        inner.set()
-        return cls(wcs)
+        return cls(plain)
 
     @classmethod
     def tan(
         cls, ra: float, dec: float, *, pixel_scale_arcsec: float, y: float, x: float, rotation: float = 0.0
     ) -> SkyWcs:
         """Make a plain TAN WCS with (ra, dec) at pixel (y, x), north up and east left, then rotated."""
-        wcs = WCS(naxis=2)
-        wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-        wcs.wcs.crval = [ra, dec]
-        wcs.wcs.crpix = [x + 1, y + 1]
         angle, scale = np.deg2rad(rotation), pixel_scale_arcsec / 3600
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        wcs.wcs.cd = scale * turn @ np.diag([-1.0, 1.0])
-        wcs.wcs.set()
-        return cls(wcs)
+        cd = scale * turn @ np.diag([-1.0, 1.0])
+        return cls(TangentWcs((float(ra), float(dec)), (float(x + 1), float(y + 1)), cd))
 
     def mirrored(self) -> SkyWcs:
         """Return a plain TAN WCS with x mirrored about the reference pixel."""
         wcs = self.wcs.deepcopy()
-        wcs.wcs.cd = self.wcs.pixel_scale_matrix @ np.diag([-1.0, 1.0])
+        wcs.wcs.cd = wcs.pixel_scale_matrix @ np.diag([-1.0, 1.0])
         wcs.wcs.set()
         return SkyWcs(wcs)
 
-    def __getstate__(self) -> str:
-        return str(self.to_header().tostring(sep="\n"))
+    def __getstate__(self) -> str | TangentWcs:
+        return self.given if isinstance(self.given, TangentWcs) else str(self.to_header().tostring(sep="\n"))
 
-    def __setstate__(self, state: str) -> None:
-        object.__setattr__(self, "wcs", WCS(fits.Header.fromstring(state, sep="\n"), naxis=2))
+    def __setstate__(self, state: str | TangentWcs) -> None:
+        object.__setattr__(self, "given", state if isinstance(state, TangentWcs) else _of_text(state))
 
     def to_header(self) -> fits.Header:
         """Return the WCS as header cards, distortion included, that give back every bit of it."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            header = self.wcs.to_header(relax=True)
-        for i in (1, 2):  # PC + CDELT written by astropy become CD, which every reader knows
-            for j in (1, 2):
-                header.pop(f"PC{i}_{j}", None)
-            header.pop(f"CDELT{i}", None)
-        header.update(self._exact_values())
-        return exact_header(header)
-
-    def _exact_values(self) -> dict[str, float]:
-        """Return the numbers that wcslib would write with twelve digits."""
-        inner, cd = self.wcs.wcs, self.wcs.pixel_scale_matrix
-        values = {f"CD{i + 1}_{j + 1}": float(cd[i, j]) for i in (0, 1) for j in (0, 1)}
-        for axis in (1, 2):
-            values[f"CRPIX{axis}"] = float(inner.crpix[axis - 1])
-            values[f"CRVAL{axis}"] = float(inner.crval[axis - 1])
-        values |= {"LONPOLE": float(inner.lonpole), "LATPOLE": float(inner.latpole)}
-        return values | {f"PV{axis}_{m}": float(value) for axis, m, value in inner.get_pv()}
+        if isinstance(self.given, TangentWcs):
+            return fits.Header([_card(*card) for card in self.given.cards()])
+        return _exact_cards(self.given)
 
     def to_tpv(self) -> SkyWcs:
         """Return the same WCS as TPV (SCAMP's form), which has no inverse terms; TAN and TAN-SIP convert exactly.
@@ -188,11 +165,15 @@ class SkyWcs:
 
     def pixel_to_sky(self, y: FloatArray | float, x: FloatArray | float) -> tuple[F64, F64]:
         """Return (ra, dec) in degrees of 0-based pixel positions."""
+        if isinstance(self.given, TangentWcs):
+            return self.given.pixel_to_sky(np.asarray(y, float), np.asarray(x, float))
         ra, dec = self.wcs.all_pix2world(np.asarray(x, float), np.asarray(y, float), 0)
         return np.asarray(ra, float), np.asarray(dec, float)
 
     def sky_to_pixel(self, ra: FloatArray | float, dec: FloatArray | float) -> tuple[F64, F64]:
         """Return 0-based (y, x) of sky positions in degrees; positions that do not project become NaN."""
+        if isinstance(self.given, TangentWcs):
+            return self.given.sky_to_pixel(np.asarray(ra, float), np.asarray(dec, float))
         x, y = self.wcs.all_world2pix(
             np.asarray(ra, float), np.asarray(dec, float), 0, tolerance=1e-5, maxiter=30, quiet=True
         )
@@ -201,7 +182,8 @@ class SkyWcs:
     @property
     def pixel_scale_arcsec(self) -> float:
         """Mean pixel scale at the reference point."""
-        return float(np.sqrt(abs(np.linalg.det(self.wcs.pixel_scale_matrix))) * 3600)
+        cd = self.given.cd if isinstance(self.given, TangentWcs) else self.given.pixel_scale_matrix
+        return float(np.sqrt(abs(np.linalg.det(cd))) * 3600)
 
     @property
     def kind(self) -> str:
@@ -225,6 +207,8 @@ def _use_cd(header: fits.Header) -> None:
         return
     plain = fits.Header((card.keyword, card.value) for card in header.cards if not card.keyword.startswith("PV"))
     plain["CTYPE1"], plain["CTYPE2"] = "RA---TAN", "DEC--TAN"
+    from astropy.wcs import WCS, FITSFixedWarning
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
         matrix = WCS(plain, naxis=2).pixel_scale_matrix
@@ -235,15 +219,62 @@ def _use_cd(header: fits.Header) -> None:
             header[f"CD{i}_{j}"] = float(matrix[i - 1, j - 1])
 
 
-def _sip_matrix(values: Mapping[str, Any], name: str) -> F64 | None:
-    if f"{name}_ORDER" not in values:
-        return None
-    order = int(values[f"{name}_ORDER"])
-    matrix = np.zeros((order + 1, order + 1))
-    for i in range(order + 1):
-        for j in range(order + 1):
-            matrix[i, j] = values.get(f"{name}_{i}_{j}", 0.0)
-    return matrix
+def _exact_cards(wcs: WCS) -> fits.Header:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        header = wcs.to_header(relax=True)
+    for i in (1, 2):  # PC + CDELT written by astropy become CD, which every reader knows
+        for j in (1, 2):
+            header.pop(f"PC{i}_{j}", None)
+        header.pop(f"CDELT{i}", None)
+    header.update(_exact_values(wcs))
+    return exact_header(header)
+
+
+def _card(key: str, value: Any, comment: str) -> fits.Card:
+    # text as short as wcslib writes it
+    if not isinstance(value, str):
+        return exact_card(key, value, comment)
+    quoted = f"'{value}'"
+    return fits.Card.fromstring(f"{key:<8}= {quoted:<20} / {comment}")
+
+
+def _exact_values(wcs: WCS) -> dict[str, float]:
+    """Return the numbers that wcslib would write with twelve digits."""
+    inner, cd = wcs.wcs, wcs.pixel_scale_matrix
+    values = {f"CD{i + 1}_{j + 1}": float(cd[i, j]) for i in (0, 1) for j in (0, 1)}
+    for axis in (1, 2):
+        values[f"CRPIX{axis}"] = float(inner.crpix[axis - 1])
+        values[f"CRVAL{axis}"] = float(inner.crval[axis - 1])
+    values |= {"LONPOLE": float(inner.lonpole), "LATPOLE": float(inner.latpole)}
+    return values | {f"PV{axis}_{m}": float(value) for axis, m, value in inner.get_pv()}
+
+
+def _by_numbers(wcs: WCS) -> TangentWcs | None:
+    """Return a TAN or TAN-SIP by its numbers, None of any other WCS."""
+    kinds = [str(kind) for kind in wcs.wcs.ctype]
+    return TangentWcs.of(dict(_exact_cards(wcs))) if all(kind[5:8] == "TAN" for kind in kinds) else None
+
+
+def _of_astropy(known: TangentWcs) -> WCS:
+    """Return astropy's WCS of the same numbers."""
+    from astropy.wcs import WCS, Sip  # a quarter of a second, and most images are TAN or TAN-SIP
+
+    wcs = WCS(naxis=2)
+    inner = wcs.wcs
+    suffix = "-SIP" if known.sip else ""
+    inner.ctype, inner.cunit = (f"RA---TAN{suffix}", f"DEC--TAN{suffix}"), ("deg", "deg")
+    inner.crval, inner.crpix, inner.cd, inner.radesys = known.crval, known.crpix, known.cd, "ICRS"
+    if known.sip:
+        wcs.sip = Sip(*known.sip, *[None] * (4 - len(known.sip)), inner.crpix)
+    inner.set()
+    return wcs
+
+
+def _of_text(cards: str) -> WCS:
+    from astropy.wcs import WCS
+
+    return WCS(fits.Header.fromstring(cards, sep="\n"), naxis=2)
 
 
 def _require_numbers(header: Mapping[str, Any]) -> None:
