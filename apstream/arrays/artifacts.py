@@ -15,12 +15,21 @@ from numpy.typing import NDArray
 
 from apstream.arrays.coadd import masked_median
 from apstream.arrays.compiled import njit
-from apstream.arrays.excess import classify, grow, magnitude, thinned, variance_of_model
+from apstream.arrays.excess import classify, count_flagged, grow, magnitude, thinned, variance_of_model
 from apstream.arrays.halved import halved
-from apstream.arrays.neighbours import largest_near
-from apstream.arrays.types import F32, F64, BoolArray, FloatArray
+from apstream.arrays.neighbours import largest_near, true_near
+from apstream.arrays.types import F32, F64, BoolArray, FloatArray, IntArray
 
-__all__ = ["ExcessLimits", "SeparableKernel", "convolve_plain", "find_excess", "max_epochs", "separable", "smoothed"]
+__all__ = [
+    "ExcessLimits",
+    "SeparableKernel",
+    "convolve_plain",
+    "find_excess",
+    "max_epochs",
+    "saturated_in_most",
+    "separable",
+    "smoothed",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,14 +167,36 @@ def max_epochs(n: NDArray[np.integer], limits: ExcessLimits) -> NDArray[np.int16
     return np.where(number < 3, 0, np.maximum(np.floor(allowed), 1)).astype(np.int16)
 
 
+def saturated_in_most(masks: Sequence[IntArray], good: BoolArray, bit: int) -> BoolArray | None:
+    """Tell, shape (ny, nx), where more images are saturated than can be used; None if that is nowhere.
+
+    What saturates in a few images only, like the trail of a satellite, is not among it.
+
+    Parameters
+    ----------
+    masks : n ndarrays, shape (ny, nx)
+    good : ndarray, shape (n, ny, nx)
+        Which of their pixels count; none that is saturated.
+    bit
+        That of saturated pixels.
+    """
+    count = np.zeros(good.shape[1:], np.int16)
+    for mask, own in zip(masks, good, strict=True):
+        count_flagged(np.ascontiguousarray(mask), own, np.int32(bit), count)
+    places = np.nonzero(count)
+    out = np.zeros(count.shape, bool)
+    out[places] = count[places] > good[:, places[0], places[1]].sum(axis=0)
+    return out if out.any() else None
+
+
 def find_excess(
     images: Sequence[F32],
     variances: Sequence[F32],
     good: BoolArray,
-    kernels: list[SeparableKernel],
-    noise: F64,
+    matching: tuple[list[SeparableKernel], F64],
     limits: ExcessLimits,
     median: F32,
+    saturated: BoolArray | None = None,
 ) -> BoolArray:
     """Tell which good pixels are in excess of the static sky in a few epochs only.
 
@@ -175,27 +206,32 @@ def find_excess(
         Background-subtracted values on one flux scale, and their variance.
     good : ndarray, shape (n, ny, nx)
         Which of them count.
-    kernels
-        What gives the images, at the resolution of the search, one PSF wide enough to find what is as wide as a star.
-    noise : ndarray, shape (n,)
-        What becomes of the variance by it.
+    matching
+        The kernels that give the images, at the resolution of the search, one PSF wide enough to find what is as wide
+        as a star; and what becomes of the variance by them, shape (n,).
     median : ndarray, shape (ny, nx)
         That of `masked_median` over the images.
+    saturated : ndarray, shape (ny, nx), bool
+        From `saturated_in_most`. Within the kernels' reach nothing is found: the light that would have to be matched
+        is not known, and each exposure lacks another part of it.
 
     Returns
     -------
     ndarray, shape (n, ny, nx), bool
         Pixels within `limits.margin` and the kernels of the border would need neighbours that are not there.
     """
-    step = limits.step
+    step, (kernels, noise) = limits.step, matching
     matched = _matched(images, good, median, kernels, step)
     there, near = np.ascontiguousarray(good[:, ::step, ::step]), -(-limits.reach // step)
     model = masked_median(matched, there)
     bright = largest_near(magnitude(model), near)
     number = there.sum(axis=0, dtype=np.int16)
     spread = _smoothed_variance(variances, there, noise, near, step)
-    _raise_border(spread, max((kernel.half for kernel in kernels), default=0) + step - 1)
+    half = max((kernel.half for kernel in kernels), default=0)
+    _raise_border(spread, half + step - 1)
     of_model = variance_of_model(spread, number)
+    if saturated is not None:
+        number[true_near(saturated[::step, ::step], half)] = 0
     states = np.empty(matched.shape, np.uint8)
     thresholds = np.array([limits.nsigma, limits.counted_nsigma, limits.low_nsigma, limits.fraction], np.float32)
     for k, state in enumerate(states):

@@ -12,7 +12,7 @@ from apstream.arrays.compiled import njit
 from apstream.arrays.neighbours import true_near
 from apstream.arrays.types import F32, BoolArray, IntArray
 
-__all__ = ["State", "classify", "grow", "grown_plain", "magnitude", "thinned", "variance_of_model"]
+__all__ = ["State", "classify", "count_flagged", "grow", "grown_plain", "magnitude", "thinned", "variance_of_model"]
 
 _HIGH, _COUNTED, _LOW, _NEGATIVE, _BODY = 1, 2, 4, 8, 16
 State = NDArray[np.uint8]
@@ -42,6 +42,20 @@ def thinned(image: F32, there: BoolArray, step: int) -> F32:
         for j in range(nx):
             out[i, j] = image[i * step, j * step] if there[i, j] else np.float32(0)
     return out
+
+
+@njit(cache=True, nogil=True)
+def count_flagged(mask: IntArray, good: BoolArray, bit: np.int32, count: IntArray) -> None:
+    """Add one, in place, where a bit is set and the image is not good: `count += (mask & bit != 0) & ~good`."""
+    ny, nx = good.shape
+    for i in range(ny):
+        for first in range(0, nx, _RUN):
+            last, all_good = min(first + _RUN, nx), True
+            for j in range(np.uintp(first), np.uintp(last)):
+                all_good &= good[np.uintp(i), j]
+            if not all_good:
+                for j in range(first, last):
+                    count[i, j] += (mask[i, j] & bit != 0) & (not good[i, j])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from apstream.arrays.artifacts import saturated_in_most
 from apstream.arrays.found_mean import FoundMean, finish_mean
 from apstream.arrays.running_mean import RunningSums, SumBits, add_image, usable, used_input
 from apstream.arrays.types import F32, BoolArray
@@ -360,7 +361,10 @@ def _left_out(
     for part, own in zip(parts, good, strict=True):
         usable(part.image, part.variance, part.mask, bits.no_data | bits.bad, out=own)
     search, here = searched
-    out = np.zeros(good.shape, bool) if search is None else find_artifacts(images, variances, good, search, here)
+    out = np.zeros(good.shape, bool)
+    if search is not None:
+        saturated = saturated_in_most([part.mask for part in parts], good, bits.saturated)
+        out = find_artifacts(images, variances, good, search, here, saturated)
     if isinstance(config.statistic, ClippedMean):
         out |= sigma_clip(np.stack(images), np.stack(variances), good & ~out, config.statistic)
     return good, out

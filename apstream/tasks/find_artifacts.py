@@ -137,7 +137,12 @@ def _psf_on(item: PsfInput, target: Box) -> F64:
 
 
 def find_artifacts(
-    images: Sequence[F32], variances: Sequence[F32], good: BoolArray, search: ArtifactSearch, here: Sequence[int]
+    images: Sequence[F32],
+    variances: Sequence[F32],
+    good: BoolArray,
+    search: ArtifactSearch,
+    here: Sequence[int],
+    saturated: BoolArray | None = None,
 ) -> BoolArray:
     """Tell which good pixels are artifacts.
 
@@ -152,10 +157,12 @@ def find_artifacts(
         Which pixels count.
     here
         Which inputs of the search these are.
+    saturated : ndarray, shape (ny, nx)
+        Stars that are saturated in most inputs; what is wide is not sought near them.
     """
     kernels, noise = [search.kernels[k] for k in here], search.noise[list(here)]
     median = masked_median(images, good)
-    out = find_excess(images, variances, good, kernels, noise, search.excess, median)
+    out = find_excess(images, variances, good, (kernels, noise), search.excess, median, saturated)
     allowed = max_epochs(np.arange(len(here) + 1), search.excess)
     clip_outliers(images, variances, good, search.pixel, (allowed, search.fractions[list(here)]), median, out)
     return out

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from apstream.arrays.artifacts import ExcessLimits, convolve_plain, max_epochs, separable, smoothed
+from apstream.arrays.artifacts import (
+    ExcessLimits,
+    convolve_plain,
+    max_epochs,
+    saturated_in_most,
+    separable,
+    smoothed,
+)
 from apstream.arrays.running_mean import used_input
 from apstream.model.geometry import Box
 from apstream.model.image import MaskedImage
@@ -152,3 +159,56 @@ def test_a_separable_sum_is_the_kernel():
     few = separable(kernel)
     assert np.abs(few.kernel - kernel).max() < 0.01 * kernel.max()
     assert few.kernel.sum() == pytest.approx(kernel.sum())
+
+
+def saturated_star(found, exposures, level=3e4):
+    """Add a star that saturates, whose wings no PSF knows; return images and masks."""
+    y, x = np.mgrid[: BOX.shape[0], : BOX.shape[1]]
+    distance = np.hypot(y - 197, x - 180)
+    out = []
+    for k, (pixels, _, variance, psf) in enumerate(found):
+        star = scene(psf, [(197, 180)], [8e6]) + 2e4 * (1 + k % 2) / (1 + (distance / 4) ** 2) ** 3
+        mask = np.where((star > level) & (k in exposures), planes("SAT"), 0).astype(np.int32)
+        light = np.where(mask != 0, level, star if k in exposures else 0)
+        out.append((pixels + light, mask, variance + light, psf))
+    return out
+
+
+def coadded_with_masks(found):
+    inputs = [
+        WarpedInput.from_image(str(k), MaskedImage.make(pixels, mask, variance, "nJy", BOX), psf=Psf(psf[None], BOX))
+        for k, (pixels, mask, variance, psf) in enumerate(found)
+    ]
+    return assemble_coadd(inputs, BOX, AssembleCoaddConfig())
+
+
+def test_wings_of_saturated_stars_keep_all_exposures():
+    found, _, _ = epochs(5, seed=11)
+    asteroid = scene(found[2][3], [(60, 75)], [20000.0])
+    bright = saturated_star(found, range(5))
+    bright[2] = (bright[2][0] + asteroid, *bright[2][1:])
+    out = coadded_with_masks(bright)
+    clipped = (out.image.mask & CLIPPED) != 0
+    y, x = np.mgrid[: BOX.shape[0], : BOX.shape[1]]
+    distance = np.hypot(y - 197, x - 180)
+    assert clipped[(distance > 9) & (distance < 17)].mean() < 0.02
+    assert clipped[59:62, 74:77].all()
+
+
+def test_what_saturates_in_one_exposure_goes_with_its_wings():
+    found, _, _ = epochs(5, seed=12)
+    out = coadded_with_masks(saturated_star(found, [1]))
+    y, x = np.mgrid[: BOX.shape[0], : BOX.shape[1]]
+    wings = np.abs(np.hypot(y - 197, x - 180) - 12) < 2
+    assert (out.image.mask[wings] & CLIPPED != 0).mean() > 0.98
+
+
+def test_saturated_in_most_is_what_whole_arrays_say():
+    rng = np.random.default_rng(6)
+    masks = [np.where(rng.random((40, 150)) < 0.6, 6, 1).astype(np.int32) for _ in range(4)]
+    masks = [np.where(np.arange(150) < 70, mask, 0).astype(np.int32) for mask in masks]
+    good = np.stack([(mask & 4 == 0) & (rng.random(mask.shape) < 0.8) for mask in masks])
+    plain = sum((mask & 4 != 0).astype(int) for mask in masks) > good.sum(axis=0)
+    assert plain.any()
+    assert np.array_equal(saturated_in_most(masks, good, 4), plain)
+    assert saturated_in_most(masks, np.ones_like(good), 8) is None
