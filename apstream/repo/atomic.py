@@ -15,11 +15,13 @@ __all__ = ["TEMPORARY", "atomic_path", "require_regular", "storage_error", "sync
 
 TEMPORARY = ".tmp-"  # how the names of unfinished files begin
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_SAY_FULL = ("Not enough space on disk", "requested and")  # astropy and numpy, which give no number
 
 
 def storage_error(error: OSError, path: Path | str, action: str = "write") -> ApstreamError:
     """Translate an operating-system error on `path` into ours; `action` is what was tried, `write` or `read`."""
-    remedy = "free disk space, then try again" if error.errno in _FULL else "check the path, its rights and the disk"
+    full = error.errno in _FULL or any(words in str(error) for words in _SAY_FULL)
+    remedy = "free disk space, then try again" if full else "check the path, its rights and the disk"
     return StorageUnavailable(f"cannot {action}: {error.strerror or error}", where=str(path), remedy=remedy)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from apstream.errors import BadSettings, Conflict, FileMissing
 from apstream.model.products import SkyCircle
+from apstream.repo.atomic import storage_error
 from apstream.repo.checksums import checksum_of
 from apstream.repo.data_ids import NOT_KEPT, since_text
 from apstream.repo.dataset_types import StoredType, data_id_text
@@ -89,7 +90,10 @@ def _publish(repository: Repository, source: Path, path: str, checksum: str, *, 
     if not copy:
         return claim(repository.own, path, source.absolute(), checksum, link=True)
     with store.temporary(Path(path).suffix) as temporary:
-        shutil.copyfile(source, temporary)
+        try:
+            shutil.copyfile(source, temporary)
+        except OSError as error:
+            raise storage_error(error, store.location(path)) from error
         return claim(repository.own, path, temporary, checksum)
 
 

@@ -16,6 +16,7 @@ from apstream.errors import ApstreamError, BadFile, BadSettings, Conflict, FileM
 from apstream.model.geometry import Box
 from apstream.model.products import SkyCircle
 from apstream.repo import composites, links, validity
+from apstream.repo.atomic import storage_error
 from apstream.repo.chain import Chain
 from apstream.repo.checksums import checksum_of
 from apstream.repo.data_ids import NOT_KEPT, since_text
@@ -201,7 +202,10 @@ class Repository:
                 remedy="put another value, or name another format in the policy",
             )
         temporary = temporaries.enter_context(self.own.store.temporary(Path(path).suffix))
-        storage.write(temporary, value)
+        try:
+            storage.write(temporary, value)
+        except OSError as error:
+            raise storage_error(error, self.own.store.location(path)) from error
         entry = Entry(
             type=kind.name,
             identity={key: data_id[key] for key in kind.keys},

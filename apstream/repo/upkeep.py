@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from string import Formatter
 
 from apstream.errors import ApstreamError, BadFile
+from apstream.repo.checksums import checksum_of
 from apstream.repo.dataset_types import AggregateType, AnyType, StoredType, data_id_text
-from apstream.repo.place import CONFIG
+from apstream.repo.entries import Entry
+from apstream.repo.place import CONFIG, Place
 from apstream.repo.repository import Repository
 
 __all__ = ["CheckReport", "check_repository"]
@@ -60,12 +62,7 @@ def check_repository(
             named.add(entry.path)
             name = f"{place.store.location(entry.path)} ({kind} {data_id_text(entry.data_id)})"
             try:
-                if not contents:
-                    if not place.store.exists(entry.path):
-                        raise BadFile("the file of a dataset is gone", remedy="make or ingest it again")
-                    continue
-                with place.fetch(entry):
-                    pass
+                _look_at(place, entry, contents=contents)
             except ApstreamError as error:
                 report.damaged.append(type(error)(error.message, where=name, remedy=error.remedy))
     files = list(place.store.walk())
@@ -80,6 +77,21 @@ def check_repository(
     for path in report.orphans if remove_orphans else ():
         place.store.remove(path)
     return report
+
+
+def _look_at(place: Place, entry: Entry, *, contents: bool) -> None:
+    """Raise an error of ours if what an entry names is gone or, with `contents`, has changed."""
+    path, folder = entry.path, False
+    if not place.store.exists(path):
+        folder = next(place.store.walk(path), None) is not None  # as a HATS catalogue is
+        if not folder:
+            raise BadFile("the file of a dataset is gone", remedy="make or ingest it again")
+    if contents and folder:
+        if entry.checksum and checksum_of(Path(place.store.location(path))) != entry.checksum:
+            raise BadFile("the content has changed", remedy="make or ingest it again")
+    elif contents:
+        with place.fetch(entry):
+            pass
 
 
 def _with_files(kinds: Iterable[AnyType]) -> Iterator[StoredType]:

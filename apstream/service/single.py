@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,7 @@ from apstream.pipeline.stages import stages_of
 from apstream.repo.atomic import atomic_path
 from apstream.repo.checksums import checksum_of
 from apstream.repo.formats.external import ExternalOptions, read_external
-from apstream.repo.formats.fits import read_characterized, read_exposure, write_image
+from apstream.repo.formats.fits import read_characterized, read_exposure, write_exposure, write_image
 from apstream.repo.formats.hdus import open_fits
 from apstream.repo.formats.raw import read_raw
 from apstream.repo.formats.registry import FITS, get_format
@@ -110,8 +110,7 @@ def characterize_file(
     except ApstreamError as error:
         raise error.at(str(image)) from error
     history = _history("characterize", image, {"psf": psf}, settings.characterize)
-    write_image(out / "characterized.fits", found, history)
-    _write_sources(out / _SOURCES, found)
+    _write_both(out, CHARACTERIZED, found, history)
     return found
 
 
@@ -151,8 +150,7 @@ def calibrate_file(
     except ApstreamError as error:
         raise error.at(str(image)) from error
     catalogs = {"refcat": refcat, "photometry_refcat": photometry_refcat, "psf": psf}
-    write_image(out / "calexp.fits", calexp, _history("calibrate", image, catalogs, settings.calibrate))
-    _write_sources(out / _SOURCES, calexp)
+    _write_both(out, CALIBRATED, calexp, _history("calibrate", image, catalogs, settings.calibrate))
     return calexp
 
 
@@ -215,8 +213,12 @@ def _history(stage: str, image: Path, inputs: Mapping[str, Path | None], config:
     return [*before, f"apstream {__version__} {stage}", *lines, *([f"{stage} {chosen}"] if chosen != "{}" else [])]
 
 
-def _write_sources(path: Path, image: CharacterizedExposure | CalExp) -> None:
+def _write_both(
+    out: Path, names: tuple[str, str], image: CharacterizedExposure | CalExp, history: Sequence[str]
+) -> None:
+    """Write an image and its sources, or neither, so that they always belong together."""
     rows = source_catalog(image.stars, image.wcs, image.measured)
     kind = "stars" if isinstance(image, CalExp) else "instrumental_stars"
-    with atomic_path(path) as temporary:
-        get_format(kind).write(temporary, rows)
+    with atomic_path(out / names[0]) as pixels, atomic_path(out / names[1]) as table:
+        write_exposure(pixels, image, history)
+        get_format(kind).write(table, rows)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,8 @@ def write_fits(path: Path, array: np.ndarray[Any, Any], cards: Mapping[str, Any]
     hdu = fits.PrimaryHDU(array)
     for key, value in cards.items():
         hdu.header[key] = value
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        hdu.writeto(path, overwrite=True)
-    except OSError as error:
-        raise StorageUnavailable(f"cannot write: {error}", where=str(path), remedy="free or choose a disk") from None
+    with _whole(path) as temporary:
+        hdu.writeto(temporary, overwrite=True)
 
 
 def write_table(
@@ -49,15 +48,28 @@ def write_table(
     if units:
         described = [f.with_metadata({"unit": units[f.name]}) if f.name in units else f for f in table.schema]
         table = table.cast(pa.schema(described))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, path, compression="zstd")
-    except OSError as error:
-        raise StorageUnavailable(f"cannot write: {error}", where=str(path), remedy="free or choose a disk") from None
+    with _whole(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def write_yaml(path: Path, content: Mapping[str, Any], comment: str = "") -> None:
     """Write a mapping as YAML under a comment."""
     words = "".join(f"# {line}\n" for line in comment.splitlines())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(words + yaml.safe_dump(dict(content), sort_keys=False, width=110))
+    with _whole(path) as temporary:
+        temporary.write_text(words + yaml.safe_dump(dict(content), sort_keys=False, width=110))
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Yield a hidden name beside `path` that becomes it at the end; StorageUnavailable leaves nothing behind."""
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = " ".join(str(error.strerror or error).split())
+        raise StorageUnavailable(f"cannot write: {reason}", where=str(path), remedy="free or choose a disk") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

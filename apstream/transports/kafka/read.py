@@ -37,8 +37,8 @@ async def read_topic(topic: str, settings: KafkaSettings, *, limit: int | None =
         max_partition_fetch_bytes=_FETCH_BYTES,
     )
     try:
-        await consumer.start()
         try:
+            await consumer.start()
             return await _read(consumer, topic, limit)
         finally:
             await consumer.stop()
