@@ -18,8 +18,9 @@ def read(data):
 @pytest.mark.parametrize("image", ["science", "template", "difference"])
 def test_every_cutout_reads_as_ccddata(image):
     cutouts = make_cutouts(3)
-    stack = getattr(cutouts, image)
-    for k, triplet in enumerate(render(cutouts)):
+    stack, rendered = getattr(cutouts, image), render(cutouts)
+    assert len(rendered) == 3
+    for k, triplet in enumerate(rendered):
         ccd = read(getattr(triplet, image))
         np.testing.assert_array_equal(ccd.data, stack.image[k])
         assert str(ccd.unit) == "nJy"
@@ -31,7 +32,9 @@ def test_every_cutout_reads_as_ccddata(image):
 
 def test_the_local_wcs_finds_the_source():
     cutouts = make_cutouts(4)
-    for k, triplet in enumerate(render(cutouts)):
+    rendered = render(cutouts)
+    assert len(rendered) == 4
+    for k, triplet in enumerate(rendered):
         wcs = read(triplet.difference).wcs
         place = cutouts.x[k] - cutouts.corner_x[k], cutouts.y[k] - cutouts.corner_y[k]
         np.testing.assert_allclose(wcs.wcs_pix2world([place], 0)[0], [cutouts.ra[k], cutouts.dec[k]], atol=1e-9)

@@ -56,7 +56,9 @@ def test_an_alert_holds_source_object_history_and_cutouts():
 def test_an_alert_is_what_fastavro_would_write():
     history, sources = make_history(2, 3), make_sources(2)
     sources["diaObjectId"] = [2, 1]
-    for alert in pack_sources(sources, history.objects, history):
+    alerts = pack_sources(sources, history.objects, history)
+    assert len(alerts) == 2
+    for alert in alerts:
         again = io.BytesIO()
         fastavro.schemaless_writer(again, fastavro.parse_schema(alert_schema()), decode(alert.payload))
         assert again.getvalue() == alert.payload[5:]
