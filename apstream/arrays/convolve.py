@@ -8,6 +8,8 @@ the lowest degree that stays within a tolerance, so neighbouring tiles agree at 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -106,26 +108,29 @@ def convolve_varying(image: F32, terms: FloatArray, *, tolerance: float = 3e-4) 
     return out
 
 
+def _fft() -> Any:
+    """Return scipy's transforms, which take long to import."""
+    from scipy import fft
+
+    return fft
+
+
 def _tile_layout(shape: tuple[int, ...], terms: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the output pixels per tile and the transform size, (y, x) each."""
-    from scipy import fft as sp_fft  # which takes long to import
-
     steps, sizes = [], []
     for n, width in zip(shape, terms[1:], strict=True):
         valid = max(_TILE - width + 1, width)
         steps.append(-(-n // -(-n // valid)))
         wide = steps[-1] + width - 1
-        sizes.append(_TILE if 3 * _TILE // 4 < wide <= _TILE else int(sp_fft.next_fast_len(wide, real=True)))
+        sizes.append(_TILE if 3 * _TILE // 4 < wide <= _TILE else int(_fft().next_fast_len(wide, real=True)))
     return (steps[0], steps[1]), (sizes[0], sizes[1])
 
 
 def _spectra(terms: FloatArray, size: tuple[int, int]) -> NDArray[np.complex64]:
-    from scipy import fft as sp_fft  # which takes long to import
-
     padded = np.zeros((terms.shape[0], *size), np.float32)
     padded[:, : terms.shape[1], : terms.shape[2]] = terms
     padded = np.roll(padded, (-(terms.shape[1] // 2), -(terms.shape[2] // 2)), axis=(1, 2))
-    return np.asarray(sp_fft.rfft2(padded))
+    return np.asarray(_fft().rfft2(padded))
 
 
 def _local_weights(
@@ -159,12 +164,10 @@ def _local_shapes(steps: tuple[int, int], degree: int) -> F32:
 
 def _convolve_tile(tile: F32, spectra: NDArray[np.complex64], weights: F32) -> F32:
     """Convolve one tile with its local kernels, circularly: (local terms, *tile.shape)."""
-    from scipy import fft as sp_fft  # which takes long to import
-
     flat = spectra.reshape(spectra.shape[0], -1).view(np.float32)
     kernels = (weights @ flat).view(np.complex64).reshape(-1, *spectra.shape[1:])
-    kernels *= sp_fft.rfft2(tile)
-    return np.asarray(sp_fft.irfft2(kernels, s=tile.shape, overwrite_x=True))
+    kernels *= _fft().rfft2(tile)
+    return np.asarray(_fft().irfft2(kernels, s=tile.shape, overwrite_x=True))
 
 
 def _copy_window(image: F32, window: F32, y0: int, x0: int) -> None:
@@ -259,12 +262,10 @@ def _unbin2(small: F32, shape: tuple[int, int]) -> F32:
 
 def convolve_stack(stack: FloatArray, kernels: FloatArray) -> F64:
     """Convolve each (h, w) of `stack` with its own kernel, full size: (n, h + kh - 1, w + kw - 1)."""
-    from scipy import fft as sp_fft  # which takes long to import
-
     shape = tuple(a + b - 1 for a, b in zip(stack.shape[1:], kernels.shape[1:], strict=True))
-    size = tuple(int(sp_fft.next_fast_len(n, real=True)) for n in shape)
-    product = sp_fft.rfft2(stack, size) * sp_fft.rfft2(kernels, size)
-    return np.asarray(sp_fft.irfft2(product, size)[:, : shape[0], : shape[1]])
+    size = tuple(int(_fft().next_fast_len(n, real=True)) for n in shape)
+    product = _fft().rfft2(stack, size) * _fft().rfft2(kernels, size)
+    return np.asarray(_fft().irfft2(product, size)[:, : shape[0], : shape[1]])
 
 
 def fill_masked(image: F32, bad: BoolArray, *, radius: int = 4, default: float = 0.0) -> F32:

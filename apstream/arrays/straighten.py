@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from apstream.arrays.types import F64
+from apstream.words import counted
 
 __all__ = ["fit_polynomial", "fit_table"]
 
@@ -34,7 +35,7 @@ def fit_polynomial(time: F64, measured: F64, *, order: int) -> tuple[F64, float]
         If there are fewer different times than unknowns.
     """
     if len(np.unique(np.round(time, 6))) < order + 1:
-        raise ValueError(f"{len(np.unique(time))} exposure times are too few for a polynomial of order {order}")
+        raise ValueError(f"{counted(len(np.unique(time)), 'exposure time')} cannot fix a polynomial of order {order}")
     top = float(measured.max())
     x, weight = measured / top, 1 / np.maximum(measured / top, 0.02)
     columns = np.stack([time / time.max(), *(-(x**power) for power in range(2, order + 1))], axis=1)
