@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import signal
@@ -16,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from apstream.cli import main as command
 from apstream.model.exposures import CalExp
 from apstream.repo.ingest import ingest_sources
 from apstream.repo.repository import Repository
@@ -29,6 +32,19 @@ def apstream(*words: object, status: int = 0) -> subprocess.CompletedProcess[str
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     return done
+
+
+def here(*words: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """Do in this process what `apstream` does in one of its own; for what sets the stage or starts no work."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", ["apstream", *map(str, words)])
+        try:
+            command.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    assert code == status, out.getvalue() + err.getvalue()
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def ledger(apdb: Path) -> dict[int, str]:
@@ -47,10 +63,10 @@ class Night:
     def __init__(self, folder: Path) -> None:
         self.folder, self.root = folder, folder / "repo"
         shape = ("--visits", 3, "--template-visits", 2, "--filters", "rg", "--size", 384, "--seed", 5)
-        apstream("simulate", folder / "night", *shape)
-        apstream("repo", "create", self.root, "--camera", "simcam")
-        apstream("repo", "ingest", self.root, folder / "night")
-        apstream("coadd", self.root, "--id", "visit=1..100 filter=r")
+        here("simulate", folder / "night", *shape)
+        here("repo", "create", self.root, "--camera", "simcam")
+        here("repo", "ingest", self.root, folder / "night")
+        here("coadd", self.root, "--id", "visit=1..100 filter=r")
 
     def run(self, name: str, *words: object, status: int = 0) -> subprocess.CompletedProcess[str]:
         return apstream("run", self.root, *self.places(name), *words, status=status)
@@ -91,7 +107,7 @@ def test_products_are_in_the_rerun_and_found_from_python_and_shell(night: Night,
     calexp = rerun.get("calexp", visit=R1, detector=0)
     assert isinstance(calexp, CalExp)
     assert len(rerun.get("src", visit=R1, detector=0)) == len(calexp.stars)
-    listed = apstream("repo", "ls", rerun.root, "deepDiff_diaSrc", "--id", f"visit={R1}").stdout
+    listed = here("repo", "ls", rerun.root, "deepDiff_diaSrc", "--id", f"visit={R1}").stdout
     assert str(Path("rerun") / "first" / "deepDiff") in listed
     assert rerun.locate("deepCoadd", band="r", tract=0, patch=rerun.find("deepCoadd")[0].data_id["patch"])
 
@@ -120,7 +136,7 @@ def test_every_stage_says_what_it_did(night: Night, first: object):
 
 def test_a_product_tells_what_it_was_made_from_down_to_the_raw_file(night: Night, first: object):
     rerun = night.root / "rerun" / "first"
-    tree = apstream("repo", "why", rerun, "deepDiff_diaSrc", f"visit={R1}", "detector=0", "--settings").stdout
+    tree = here("repo", "why", rerun, "deepDiff_diaSrc", f"visit={R1}", "detector=0", "--settings").stdout
     raw = Repository(night.root).entry("raw", visit=R1, detector=0)
     assert raw is not None
     checksum = hashlib.sha256(Path(Repository(night.root).location(raw)).read_bytes()).hexdigest()
@@ -152,7 +168,7 @@ def test_what_is_done_is_not_done_again_and_what_failed_is(night: Night, first: 
     assert "2 of 3 exposures processed (2 of them before)" in again.stdout
     assert night.run("first", *words, "--no-exit").returncode == 0
     assert count(night.apdb("first"), "DiaSource") == before
-    apstream("coadd", night.root, "--id", "visit=1..100 filter=g")
+    here("coadd", night.root, "--id", "visit=1..100 filter=g")
     assert "3 of 3 exposures" in night.run("first", *words).stdout
     assert ledger(night.apdb("first"))[G] == "processed"
     elsewhere = night.run("first", *words[:2], "--rerun", "third")
@@ -214,10 +230,10 @@ def test_coadds_of_another_repository_are_templates(night: Night):
 
 def test_the_stages_one_by_one_make_what_the_run_makes(night: Night, first: object):
     words = ("--id", f"visit={R1}^77", "--rerun", "stages")
-    early = apstream("calibrate", night.root, *words, status=1)
+    early = here("calibrate", night.root, *words, status=1)
     assert "apstream characterize" in early.stderr
     for stage in ("isr", "characterize", "calibrate"):
-        assert "1 of 1 exposures processed" in apstream(stage, night.root, *words).stdout
+        assert "1 of 1 exposures processed" in here(stage, night.root, *words).stdout
     stages, run = (Repository(night.root / "rerun" / name) for name in ("stages", "first"))
     assert {"postISRCCD", "icExp", "icSrc", "calexp", "src"} <= {n for n in stages.policy.types if stages.find(n)}
     alone, whole = (repository.get("calexp", visit=R1, detector=0) for repository in (stages, run))
@@ -227,7 +243,7 @@ def test_the_stages_one_by_one_make_what_the_run_makes(night: Night, first: obje
     assert alone.stars.tobytes() == whole.stars.tobytes()
     assert alone.photo_calib == whole.photo_calib
     assert stages.get("icExpBackground", visit=R1, detector=0).mesh.size
-    tree = apstream("repo", "why", stages.root, "calexp", f"visit={R1}", "detector=0").stdout
+    tree = here("repo", "why", stages.root, "calexp", f"visit={R1}", "detector=0").stdout
     assert [name for name in ("icExp", "postISRCCD", "raw", "flat", "refcat") if f"{name} " not in tree] == []
 
 
