@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+from helpers.commands import here
 
 from apstream.repo.repository import Repository
 
@@ -76,16 +77,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Pat
     folder = tmp_path_factory.mktemp("night")
     night, root = folder / "night", folder / "repo"
     words = ("--visits", N_VISITS, "--template-visits", 2, "--size", 384, "--seed", 5)
-    for command in (
-        ("simulate", night, *words),
-        ("repo", "create", root, "--camera", "simcam"),
-        ("repo", "ingest", root, night),
-    ):
-        done = apstream(*command)
-        assert done.returncode == 0, done.stderr
+    here("simulate", night, *words)
+    here("repo", "create", root, "--camera", "simcam")
+    here("repo", "ingest", root, night)
     raws = sorted((night / "raw").rglob("*.fits*"))
-    done = apstream("coadd", root, "--id", f"visit={'^'.join(map(str, visits(root)[:2]))}")
-    assert done.returncode == 0, done.stderr
+    here("coadd", root, "--id", f"visit={'^'.join(map(str, visits(root)[:2]))}")
     return root, raws[2:]
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
 import os
 import signal
@@ -17,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from helpers.commands import here
 
-from apstream.cli import main as command
 from apstream.model.exposures import CalExp
 from apstream.repo.ingest import ingest_sources
 from apstream.repo.repository import Repository
@@ -32,19 +30,6 @@ def apstream(*words: object, status: int = 0) -> subprocess.CompletedProcess[str
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     return done
-
-
-def here(*words: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """Do in this process what `apstream` does in one of its own; for what sets the stage or starts no work."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", ["apstream", *map(str, words)])
-        try:
-            command.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-    assert code == status, out.getvalue() + err.getvalue()
-    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def ledger(apdb: Path) -> dict[int, str]:
