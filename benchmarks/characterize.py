@@ -1,6 +1,6 @@
 """Characterize a simulated image with cosmic rays, and do the same with astroscrappy, SExtractor and PSFEx.
 
-    python -m benchmarks.characterize [--size 4096] [--seed 1] [--fields 7] [--field-size 1536]
+    python -m benchmarks.characterize [--size 4096] [--seed 1] [--fields 7] [--field-size 1536] [--no-rays]
 
 All see the same pixels. Peers: astroscrappy in this process, its cleaned image to SExtractor, its stars to PSFEx. Ours:
 `characterize` in a process that runs already, as the daemon has it, and the command with imports, reading and writing.
@@ -202,6 +202,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fields", type=int, default=len(FIELDS), help="further fields for the PSF")
     parser.add_argument("--field-size", type=int, default=1536, help="their side, pixels")
+    parser.add_argument("--no-rays", action="store_true", help="leave the table of rays out")
     options = parser.parse_args()
     found = find_peers()
     print("peers:", ", ".join(found) or "none installed")
@@ -220,6 +221,8 @@ def main() -> None:
     for number, kind in enumerate(FIELDS[: options.fields]):
         small = expose(FieldConfig(size=options.field_size, seed=options.seed + 100 + number, **kind))
         print("\n".join(psf_rows(small, *ours(small), theirs(small, found))), flush=True)
+    if options.no_rays:
+        return
     print()
     print("\n".join(ray_table(min(options.size, 2048), options.seed + 50, found)))
 
