@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from apstream.cli.options import REQUIRED, as_command
+from apstream.cli.options import REQUIRED, SettingsFile, as_command
 from apstream.words import counted
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ _Since = Annotated[str, typer.Option(help="For a repository: holds from this dat
 _Until = Annotated[str, typer.Option(help="... until this one; default: until the next begins")]
 _ReplaceRun = Annotated[bool, typer.Option(help="Go on with other settings than this repository's last")]
 _Override = Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. bias.combine.n_sigma=5")]
-_SettingsFile = Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")]
 _Bias = Annotated[Path | None, typer.Option(help="For files: master bias")]
 _Dark = Annotated[Path | None, typer.Option(help="For files: master dark, ADU per second")]
 _Flat = Annotated[Path | None, typer.Option(help="For files: master flat")]
@@ -81,7 +80,7 @@ _COMMON: dict[str, tuple[Any, Any]] = {
     "until": (_Until, ""),
     "replace_run": (_ReplaceRun, False),
     "override": (_Override, None),
-    "settings": (_SettingsFile, None),
+    "settings": (SettingsFile, None),
 }
 
 

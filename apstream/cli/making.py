@@ -10,13 +10,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from apstream.cli.options import REQUIRED, as_command, show_config
+from apstream.cli.options import REQUIRED, SettingsFile, as_command, show_config
 
 Root = Annotated[str, typer.Argument(help="The repository")]
 Rerun = Annotated[str, typer.Option(help="Name of a rerun inside the repository for the products")]
 Output = Annotated[str, typer.Option(help="Repository elsewhere for the products; made if it is not there")]
 Override = Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. warp_type=direct")]
-SettingsFile = Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")]
 ReplaceRun = Annotated[bool, typer.Option(help="Go on with other settings than this began with here")]
 
 _Ids = Annotated[

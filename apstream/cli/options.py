@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from inspect import Parameter, Signature
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-__all__ = ["REQUIRED", "as_command", "show_config"]
+__all__ = ["REQUIRED", "SettingsFile", "as_command", "show_config"]
 
 #: The default of an option or argument that has none.
 REQUIRED = Parameter.empty
+SettingsFile = Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")]
 
 
 def as_command(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from apstream.cli.options import REQUIRED, as_command
+from apstream.cli.options import REQUIRED, SettingsFile, as_command
 from apstream.words import counted
 
 _Source = Annotated[str, typer.Argument(help="A repository, or one FITS file")]
@@ -19,7 +19,6 @@ _Rerun = Annotated[str, typer.Option(help="For a repository: rerun for the produ
 _Output = Annotated[str, typer.Option(help="For a repository: repository elsewhere for the products")]
 _ReplaceRun = Annotated[bool, typer.Option(help="Go on with other settings than this rerun began with")]
 _Override = Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. characterize.psf.degree=1")]
-_SettingsFile = Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")]
 _PsfFile = Annotated[Path | None, typer.Option("--psf", help="The PSF to use (one of our files, or a FITS image)")]
 _Camera = Annotated[str, typer.Option(help="For a file: camera name or YAML file")]
 _Refcat = Annotated[
@@ -40,7 +39,7 @@ _COMMON: dict[str, tuple[Any, Any]] = {
     "output": (_Output, ""),
     "replace_run": (_ReplaceRun, False),
     "override": (_Override, None),
-    "settings": (_SettingsFile, None),
+    "settings": (SettingsFile, None),
 }
 
 

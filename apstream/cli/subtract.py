@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from apstream.cli.options import SettingsFile
+
 
 def subtract(
     science: Annotated[Path, typer.Argument(help="Science image, FITS (compressed too)")],
@@ -24,7 +26,7 @@ def subtract(
     override: Annotated[
         list[str] | None, typer.Option("-c", help="Setting, e.g. image.gain=1.9 or detect.threshold_sigma=5.5")
     ] = None,
-    settings: Annotated[list[Path] | None, typer.Option("-C", help="Settings file (YAML)")] = None,
+    settings: SettingsFile = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only")] = False,
 ) -> None:
     """Subtract TEMPLATE from SCIENCE and measure what changed.

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from apstream.cli import making
+from apstream.cli.options import SettingsFile
 
 
 def template(
@@ -19,7 +20,7 @@ def template(
     rerun: making.Rerun = "",
     output: making.Output = "",
     override: Annotated[list[str] | None, typer.Option("-c", help="Setting, e.g. template.min_coverage=0.5")] = None,
-    settings: making.SettingsFile = None,
+    settings: SettingsFile = None,
     replace_run: making.ReplaceRun = False,
 ) -> None:
     """Make the template of an exposure on its own pixels, as apstream run would, and store it as deepDiff_templateExp.
