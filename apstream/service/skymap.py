@@ -144,11 +144,14 @@ def is_new_skymap(repository: Repository, skymap: SkyMap, *, replace: bool = Fal
         return existing is None
     if not replace:
         message = f"there is another sky map: {existing.kind}, {counted(len(existing.tracts), 'tract')}"
-        raise Conflict(message, where=repository.root, remedy="take another rerun with --replace")
-    used = {name: len(repository.find(name)) for name in _MADE_ON_IT}
+        raise Conflict(message, where=repository.root, remedy="--replace takes its place where nothing was made on it")
+    used = {name: repository.find(name) for name in _MADE_ON_IT}
     if any(used.values()):
-        made = ", ".join(f"{count} {name}" for name, count in used.items() if count)
-        raise Conflict(f"{made} lie on the present sky map", where=repository.root, remedy="take another rerun")
+        made = ", ".join(f"{len(found)} {name}" for name, found in used.items() if found)
+        above = {entry.root for found in used.values() for entry in found} - {repository.root}
+        here = "take another rerun, with --replace"
+        remedy = f"they are of {min(above)}, which is read through here: take another repository" if above else here
+        raise Conflict(f"{made} lie on the present sky map", where=repository.root, remedy=remedy)
     return True
 
 

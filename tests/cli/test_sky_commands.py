@@ -76,7 +76,7 @@ def test_another_sky_map_is_refused_where_things_were_made(root: Path, coadds: R
     assert "there is a sky map" in run("skymap", root, "discrete", *_same_tracts(root))
     with pytest.raises(Conflict, match="another sky map: discrete, 2 tracts"):
         run("skymap", root, "rings", "--num-rings", 60)
-    with pytest.raises(Conflict, match="deepCoadd lie on the present sky map"):
+    with pytest.raises(Conflict, match=r"deepCoadd lie on the present sky map \(take another rerun, with --replace\)"):
         run("skymap", root, "rings", "--num-rings", 60, "--rerun", "coadds", "--replace")
     run("skymap", root, "healpix", "--nside", 128, "--rerun", "other", "--replace")
     assert require_skymap(Repository(root / "rerun" / "other")).kind == "healpix"
@@ -369,3 +369,13 @@ def test_impossible_numbers_of_a_sky_map_are_refused_in_words(root: Path, words:
     with pytest.raises(BadSettings, match=said) as caught:
         run("skymap", root, *words, *(["--rerun", "none"] if words[0] != "ls" else []))
     assert "Tract(" not in str(caught.value)
+
+
+def test_what_a_parent_made_on_its_sky_map_is_named_for_a_rerun(tmp_path: Path) -> None:
+    parent = Repository.create(tmp_path / "parent", camera="simcam")
+    run("skymap", parent.root, "discrete", "--tract", f"{RA},{DEC},0.05")
+    made = calexp(1, 0, fwhm=3.0, dither=0.0, rotation=0.0)
+    parent.put(made, "deepCoadd", tract=0, patch=0, band="r")
+    with pytest.raises(Conflict, match=r"\(they are of .*parent, which is read through here: take another repository"):
+        run("skymap", parent.root, "rings", "--num-rings", 60, "--rerun", "own", "--replace")
+    parent.close()
