@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import fdtrc  # scipy.stats has the same, and takes half a second to import
 
 from apstream.arrays.polynomial import n_terms, poly_terms
 from apstream.arrays.stars import degree_for
@@ -80,6 +79,8 @@ def _agreeing(values: F64, ty: F64, tx: F64) -> BoolArray:
 
 def _trend(values: F64, ty: F64, tx: F64) -> F64:
     """Return the polynomial of the highest degree, at most 2, that beats a constant by more than chance."""
+    from scipy.special import fdtrc  # scipy.stats has the same, and takes half a second to import
+
     alone = float(np.sum((values - np.mean(values)) ** 2))
     for degree in range(degree_for(len(values), _DEGREE), 0, -1):
         terms = poly_terms(ty, tx, degree)

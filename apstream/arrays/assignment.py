@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
-from scipy.spatial import cKDTree
 
 from apstream.arrays.types import F64, FloatArray
 
@@ -26,6 +23,8 @@ def close_pairs(a: F64, b: F64, radius_deg: float) -> tuple[_Index, _Index]:
 
     Pairs come in ascending order of (i, j).
     """
+    from scipy.spatial import cKDTree
+
     if len(a) == 0 or len(b) == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     chord = 2 * np.sin(np.deg2rad(radius_deg) / 2)
@@ -82,6 +81,9 @@ def assign(i: _Index, j: _Index, cost: FloatArray, *, miss: FloatArray, n_right:
     the sparse Jonker-Volgenant method of scipy. The plain equivalent is
     `scipy.optimize.linear_sum_assignment` on the dense matrix.
     """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
     n = len(miss)
     if len(i) == 0 or n == 0:
         return np.full(n, -1, np.int64)

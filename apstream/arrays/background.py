@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import sep
-from scipy.interpolate import CubicSpline
 
 from apstream.arrays.compiled import njit
 from apstream.arrays.stats import nth_value
@@ -57,6 +56,8 @@ def _at_centers(values: F32, cell: int) -> F32:
 
 def _spline_matrix(length: int, cells: int, cell: int) -> F32:
     """Return the matrix (length, cells) from values at cell centres to pixels; straight beyond the outer centres."""
+    from scipy.interpolate import CubicSpline
+
     if cells == 1:
         return np.ones((length, 1), np.float32)
     nodes = np.minimum(np.arange(cells) * cell + (cell - 1) / 2, length - 1.0)

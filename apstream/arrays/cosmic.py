@@ -10,9 +10,6 @@ lower threshold.
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 from apstream.arrays.compiled import njit
 from apstream.arrays.psf import shift_kernel
@@ -222,6 +219,10 @@ def spare_stars(image: F32, hit: BoolArray, *, minor: float, axis_ratio: float) 
     -------
     rows, cols : ndarray of int, shape (n,)
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
     rows, cols = np.nonzero(hit)
     if len(rows) < _STAR_PIXELS:
         return rows, cols

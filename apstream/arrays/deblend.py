@@ -10,7 +10,6 @@ outwards, as the SDSS deblender does (Lupton 2005, "SDSS image processing I").
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from apstream.arrays.compiled import njit
 from apstream.arrays.types import F32, F64, BoolArray, IntArray, Records
@@ -29,6 +28,8 @@ JOINT_DTYPE = np.dtype([("flux", "f8"), ("fdy", "f8"), ("fdx", "f8"), ("flux_err
 
 def neighbour_lists(y: F64, x: F64, radius: float) -> tuple[IntArray, IntArray]:
     """Return starts and neighbours within `radius`, nearest first; of k: neighbours[starts[k] : starts[k + 1]]."""
+    from scipy.spatial import cKDTree
+
     if len(y) < 2:
         return np.zeros(len(y) + 1, np.int64), np.zeros(0, np.int64)
     pairs = cKDTree(np.column_stack([y, x])).query_pairs(radius, output_type="ndarray")

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from apstream.arrays.types import F64, FloatArray, IntArray
 
@@ -59,6 +58,8 @@ class KernelBasis:
 
         With coefficients c on both sides this is the variance after convolution of noise of unit variance.
         """
+        from scipy import ndimage
+
         flat = self.functions.reshape(len(self.functions), -1)
         if noise is None:
             return np.asarray(flat @ flat.T)

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft as sp_fft
-from scipy import linalg
 
 from apstream.arrays.kernel import Factors, KernelBasis
 from apstream.arrays.polynomial import n_terms, poly_terms
@@ -83,6 +81,8 @@ def stamp_normals(stamps: Stamps, basis: KernelBasis, noise: FloatArray | None =
 
 
 def _chunk_normals(stamps: Stamps, basis: KernelBasis, part: slice) -> tuple[F64, F64, F64, F64]:
+    from scipy import linalg
+
     side, factors = stamps.target.shape[1], basis.factors
     if factors is None:
         models, mix = basis_images(stamps.moving[part], basis.functions, side), np.eye(len(basis.functions))
@@ -101,6 +101,8 @@ def _chunk_normals(stamps: Stamps, basis: KernelBasis, part: slice) -> tuple[F64
 
 def basis_images(moving: F32, basis: FloatArray, side: int) -> F32:
     """Return (n, n_basis, side, side): the central part of every stamp convolved with every function."""
+    from scipy import fft as sp_fft
+
     width = basis.shape[1]
     size = int(sp_fft.next_fast_len(moving.shape[1], real=True))
     spectra = sp_fft.rfft2(np.asarray(basis, np.float32), (size, size))
@@ -329,6 +331,8 @@ def _solve_symmetric(matrix: F64, right: F64, noise: F64, *, rounds: int = 5) ->
     they do not.
     The system is scaled to a unit diagonal.
     """
+    from scipy import linalg
+
     scale = 1 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
     scaled = matrix * scale[:, None] * scale[None, :]
     scaled[np.diag_indices_from(scaled)] += 1e-11
@@ -350,6 +354,8 @@ def _largest_ratio(factor: tuple[F64, bool], share: F64, start: F64, *, rounds: 
     Above one, the noise would be more than all there is: its variance was overestimated, as it is in modes
     that resampling has smoothed.
     """
+    from scipy import linalg
+
     ratio, x = 0.0, start
     for _ in range(rounds):
         y = share @ x

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft as sp_fft
-from scipy.ndimage import binary_dilation
 
 from apstream.arrays.compiled import njit
 from apstream.arrays.convolve import frame_coordinates
@@ -32,6 +30,8 @@ def blank_sky(template: F32, variance: F32, bad: BoolArray, *, block: int = 4) -
     Means over `block` x `block` pixels are compared with 0.75 sigma of a pixel (both signs: noise is cut
     evenly), and the blocks around a source are left out too.
     """
+    from scipy.ndimage import binary_dilation
+
     means, level = _block_means(template, variance, bad, block)
     sources = binary_dilation(np.abs(means) > 0.75 * np.sqrt(level), np.ones((3, 3), bool))
     large = np.repeat(np.repeat(sources, block, axis=0), block, axis=1)
@@ -118,6 +118,8 @@ def autocorrelation(
 
 def _lags(values: F32, reach: int) -> F64:
     """Return the sums of the products of `values` with itself at all lags up to `reach`."""
+    from scipy import fft as sp_fft
+
     size = [int(sp_fft.next_fast_len(n + 2 * reach, real=True)) for n in values.shape]
     full = sp_fft.irfft2(np.abs(sp_fft.rfft2(values, size)) ** 2, size)
     return np.asarray(np.roll(full, (reach, reach), axis=(0, 1))[: 2 * reach + 1, : 2 * reach + 1], float)
@@ -183,6 +185,8 @@ def _block_samples(difference: F32, variance: F32, blank: BoolArray, psf: FloatA
 
 def correlate_same(images: FloatArray, kernel: FloatArray) -> F32:
     """Correlate the last two axes of `images` with a kernel, same size, zeros outside."""
+    from scipy import fft as sp_fft
+
     h, w = (s // 2 for s in kernel.shape)
     ny, nx = images.shape[-2:]
     size = [int(sp_fft.next_fast_len(n + 2 * p, real=True)) for n, p in ((ny, h), (nx, w))]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.polynomial import chebyshev, legendre
-from scipy.interpolate import splev, splrep
-from scipy.ndimage import median_filter
 
 from apstream.arrays.compiled import njit
 from apstream.arrays.stats import clip_mask, clipped_median, mad_sigma
@@ -121,6 +119,8 @@ def trailed_lines(overscan: F32, levels: F32, *, n_sigma: float = 10.0) -> BoolA
     overscan, levels
         As given to and returned by `line_levels`.
     """
+    from scipy.ndimage import median_filter
+
     finite = np.isfinite(levels)
     if finite.sum() < 3:
         return np.zeros(len(levels), bool)
@@ -168,6 +168,9 @@ def spline_levels(levels: F32, bad: BoolArray, *, n_sigma: float = 3.0) -> F32:
     its own scatter. Lines that are `bad` or not finite are left out of the fit, and such as stand `n_sigma` off from
     the lines around them; all lines together may stand off from a first fit, and are followed.
     """
+    from scipy.interpolate import splev, splrep
+    from scipy.ndimage import median_filter
+
     x = np.linspace(-1, 1, len(levels))
     keep = np.isfinite(levels) & ~bad
     if keep.sum() < 8:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from apstream.arrays.match import mutual_nearest
 from apstream.arrays.transform import PolyMap, fit_similarity, from_affine
@@ -105,6 +104,8 @@ class _Triangles:
 
 
 def _triangles(y: F64, x: F64, neighbours: int, tolerance: float) -> _Triangles:
+    from scipy.spatial import cKDTree
+
     k = min(neighbours, len(y) - 1)
     _, near = cKDTree(np.stack([y, x], axis=1)).query(np.stack([y, x], axis=1), k=k + 1)
     p, q = np.triu_indices(k, 1)
@@ -145,6 +146,8 @@ def _hypotheses(a: tuple[F64, F64], b: tuple[F64, F64], limits: PatternLimits) -
 
 def _agreeing(first: _Triangles, second: _Triangles, limits: PatternLimits) -> tuple[IntArray, IntArray]:
     # scaled so that a distance of one is the tolerance in every coordinate
+    from scipy.spatial import cKDTree
+
     longest = np.exp(np.median(first.shape[:, 2]))
     unit = np.array([2 * limits.tolerance / longest] * 2 + [max(limits.max_scale, 2 * limits.tolerance / longest)])
     distance, j = cKDTree(second.shape / unit).query(first.shape / unit, k=12, distance_upper_bound=1.5)
@@ -158,6 +161,8 @@ def _votes(
     a: tuple[F64, F64], b: tuple[F64, F64], i: IntArray, j: IntArray, limits: PatternLimits
 ) -> tuple[FloatArray, FloatArray, IntArray]:
     """Return every vote's complex turn and the place it maps the centre of `a` to; and the densest votes."""
+    from scipy.spatial import cKDTree
+
     za, zb = (s[1][k] + 1j * s[0][k] for s, k in ((a, i), (b, j)))
     ma, mb = za.mean(axis=1), zb.mean(axis=1)
     da, db = za - ma[:, None], zb - mb[:, None]

@@ -10,7 +10,6 @@ Stamps are (n, side, side) with the source near the middle pixel; positions are 
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import spline_filter
 
 from apstream.arrays.compiled import njit
 from apstream.arrays.polynomial import degree_of, poly_terms
@@ -63,6 +62,8 @@ def spline_psfs(basis: F64, ty: FloatArray, tx: FloatArray) -> F64:
     ndarray, shape (n, h + 6, w + 6)
         Coefficients summing to one, for `render_psf` and the fits.
     """
+    from scipy.ndimage import spline_filter
+
     padded = np.pad(basis, ((0, 0), (_PAD, _PAD), (_PAD, _PAD)))
     coefficients = np.stack([spline_filter(plane, _ORDER, mode="mirror") for plane in padded])
     terms = poly_terms(np.asarray(ty, float), np.asarray(tx, float), degree_of(basis.shape[0]))

@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import maximum_filter
-from scipy.spatial import cKDTree
 
 from apstream.arrays.moments import FWHM_PER_SIGMA, adaptive_moments
 from apstream.arrays.polynomial import degree_of, n_terms, poly_terms
@@ -155,6 +153,8 @@ def fit_psf(image: F32, variance: F32, shapes: Shapes, chosen: BoolArray, form: 
 
 def _scene(image: F32, variance: F32, shapes: Shapes, chosen: BoolArray, *, radius: float, reach: float) -> _Scene:
     """Gather the PSF stars and the sources within `reach` of them."""
+    from scipy.spatial import cKDTree
+
     index = np.flatnonzero(chosen)
     others = np.flatnonzero(~chosen)
     if others.size:
@@ -288,6 +288,8 @@ def _correct(
     variation: float,
 ) -> F64:
     """Return the basis that fits models + moved-back residuals; `parts`: stamps, usable, models, noise."""
+    from scipy.ndimage import maximum_filter
+
     index: IntArray = np.flatnonzero(used & (scene.flux[: scene.n] > 0))
     if index.size == 0:
         return basis
@@ -315,6 +317,8 @@ def _agreeing(excess: F64, usable: BoolArray, slack: tuple[F64, F64], skirt: int
     pixel three quarters of the stars are taken to be alike, however much they differ, and half of them are kept.
     `slack`: standard errors, and what the PSF may still change by.
     """
+    from scipy.ndimage import maximum_filter
+
     if len(excess) < _FEWEST:
         return np.ones(excess.shape, bool)
     middle = np.nanmedian(np.where(usable | ~usable.any(axis=0), excess, np.nan), axis=0)

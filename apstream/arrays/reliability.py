@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from apstream.arrays.types import F64, BoolArray, FloatArray
 
@@ -110,6 +109,8 @@ def near_bright_star(
     ndarray, shape (n,)
         Zero where no star is near.
     """
+    from scipy.spatial import cKDTree
+
     contrast = np.zeros(len(sources))
     if len(stars) == 0 or len(sources) == 0:
         return contrast

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from apstream.arrays.polynomial import n_terms, poly_terms
 from apstream.arrays.types import F64, BoolArray, FloatArray, IntArray
@@ -38,6 +37,8 @@ def contamination(y: F64, x: F64, flux: FloatArray, *, radius: float, scale: flo
     ndarray, shape (n,)
         Sum over neighbours of flux ratio times exp(-d^2 / (2 scale^2)); inf for sources without flux.
     """
+    from scipy.spatial import cKDTree
+
     positive = np.where(np.isfinite(flux) & (flux > 0), flux, 0.0)
     total = np.zeros(len(y))
     if len(y) > 1:

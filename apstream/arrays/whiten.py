@@ -8,7 +8,6 @@ fluxes are kept, and white noise has the variance s1^2 + k0^2 s2^2.
 from __future__ import annotations
 
 import numpy as np
-from scipy import fft as sp_fft
 
 from apstream.arrays.convolve import frame_coordinates
 from apstream.arrays.polynomial import poly_terms
@@ -70,6 +69,8 @@ def whitening_kernels(
     ndarray, shape (n, 2 half + 1, 2 half + 1)
         Symmetric, each summing to one.
     """
+    from scipy import fft as sp_fft
+
     size = int(sp_fft.next_fast_len(4 * max(half, kernels.shape[1]), real=True))
     power = np.abs(sp_fft.rfft2(kernels, (size, size))) ** 2
     total = np.sum(kernels, axis=(1, 2))[:, None, None] ** 2
@@ -84,6 +85,8 @@ def whitening_kernels(
 
 def _power(autocorrelation: FloatArray, size: int) -> F64:
     """Return the power spectrum of an autocorrelation, kept positive."""
+    from scipy import fft as sp_fft
+
     half = autocorrelation.shape[0] // 2
     padded = np.zeros((size, size))
     padded[: 2 * half + 1, : 2 * half + 1] = autocorrelation

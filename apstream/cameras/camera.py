@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from astropy.time import Time
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from apstream.cameras.companions import CompanionsSpec
@@ -243,6 +242,8 @@ class Camera(BaseModel):
         )
 
     def _visit(self, header: Header, filename: str, mid: float) -> int:
+        from astropy.time import Time
+
         spec = self.header.visit
         for key in spec.keyword:
             try:

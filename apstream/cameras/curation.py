@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from astropy.time import Time
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from apstream.cameras.sections import parse_section
@@ -47,6 +46,8 @@ class CuratedCalib(BaseModel):
 
 def _mjd_tai(value: Any) -> float | None:
     """Read an MJD (TAI) or an ISO date or time (UTC)."""
+    from astropy.time import Time
+
     if value is None or isinstance(value, (int, float)):
         return value
     words = value.isoformat() if isinstance(value, (datetime.date, datetime.datetime)) else str(value)

@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from astropy import units
-from astropy.coordinates import Angle
 from astropy.io.fits.card import Undefined
 
 from apstream.cameras.schema import FromHeader
@@ -61,6 +59,9 @@ def angle_degrees(value: Any, unit: str) -> float:
 
     With ``auto`` sexagesimal text counts hours and a plain number degrees.
     """
+    from astropy import units
+    from astropy.coordinates import Angle
+
     sexagesimal = isinstance(value, str) and bool(re.search(r"[:hd\s]", value.strip()))
     if not sexagesimal:
         return float(value) * (15.0 if unit == "hour" else 1.0)

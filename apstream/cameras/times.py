@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import re
 
-from astropy.time import Time
-
 from apstream.cameras.headers import Header, text
 from apstream.cameras.schema import TimeSpec
 from apstream.errors import BadHeader
@@ -45,6 +43,8 @@ def mid_mjd_tai(header: Header, spec: TimeSpec, exposure_s: float, *, where: str
 
 
 def _from_date(header: Header, spec: TimeSpec, scale: str, where: str) -> float | None:
+    from astropy.time import Time
+
     value = next((str(header[k]).strip() for k in spec.date if header.get(k) not in (None, "")), None)
     if value is None:
         return None
@@ -70,6 +70,8 @@ def _zone_days(zone: re.Match[str] | None) -> float:
 
 
 def _from_mjd(header: Header, spec: TimeSpec, scale: str, where: str) -> float | None:
+    from astropy.time import Time
+
     value = next((header[k] for k in spec.mjd if header.get(k) not in (None, "")), None)
     if value is None:
         return None

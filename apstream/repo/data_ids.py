@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from astropy.time import Time
-
 from apstream.errors import BadSettings, DatasetNotFound
 
 __all__ = ["NOT_KEPT", "check_keys", "normal_data_id", "parse_date", "since_text"]
@@ -61,6 +59,8 @@ def parse_date(text: str | float) -> float:
     BadSettings
         If it is neither.
     """
+    from astropy.time import Time
+
     try:
         number = float(text)
     except ValueError:
@@ -75,6 +75,8 @@ def parse_date(text: str | float) -> float:
 
 def since_text(begin_mjd: float) -> str:
     """Return the begin of a validity span as users read it: a date, a date-time, or ``always``."""
+    from astropy.time import Time
+
     if begin_mjd == float("-inf"):
         return "always"
     utc = Time(begin_mjd, format="mjd", scale="tai").utc.to_datetime(timezone=UTC)

@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 from astropy.io import fits
-from astropy.time import Time
 
 from apstream.cameras import Camera, load_camera
 from apstream.errors import ApstreamError, BadFile, FileMissing
@@ -227,6 +226,8 @@ def _raw_id(info: ExposureInfo) -> dict[str, Any]:
 
 def _night(mjd_tai: float) -> int:
     """Return the date, yyyymmdd, of the evening of the night (UTC noon to noon)."""
+    from astropy.time import Time
+
     evening = Time(mjd_tai - 0.5, format="mjd", scale="tai").utc
     return int(evening.strftime("%Y%m%d"))
 

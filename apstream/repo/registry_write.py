@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from apstream.repo.entries import Entry, Input
 from apstream.repo.registry_query import among
@@ -72,8 +72,7 @@ def take(connection: sa.Connection, type: int, key: str) -> Any:
 
 def insert_absent(connection: sa.Connection, table: sa.Table, row: Row) -> None:
     """Insert a row unless there is one with its key."""
-    insert = sqlite.insert(table) if _is_sqlite(connection) else postgresql.insert(table)
-    connection.execute(insert.values(row).on_conflict_do_nothing())
+    connection.execute(_insert_into(connection, table).values(row).on_conflict_do_nothing())
 
 
 def superseded(old: Entry | None, path: str) -> list[Entry]:
@@ -85,13 +84,13 @@ def _inserting(connection: sa.Connection, rows: list[Row]) -> tuple[Any, Any]:
     """Return the statement that inserts what is new and returns it, and its parameters."""
     returned = DATASETS.c.id, DATASETS.c.type, DATASETS.c.key
     if _is_sqlite(connection):
-        return sqlite.insert(DATASETS).on_conflict_do_nothing().returning(*returned), rows
+        return _insert_into(connection, DATASETS).on_conflict_do_nothing().returning(*returned), rows
     # one array per column: a place holder per value takes psycopg ten times as long
     names = list(rows[0])
     arrays = {name: sa.bindparam(name, type_=sa.ARRAY(DATASETS.c[name].type)) for name in names}
     columns = [sa.column(name, DATASETS.c[name].type) for name in names]
     source = sa.func.unnest(*arrays.values()).table_valued(*columns).render_derived(name="fresh")
-    insert = postgresql.insert(DATASETS).from_select(names, sa.select(*source.c))
+    insert = _insert_into(connection, DATASETS).from_select(names, sa.select(*source.c))
     return insert.on_conflict_do_nothing().returning(*returned), {name: [row[name] for row in rows] for name in names}
 
 
@@ -110,6 +109,12 @@ def _locked(connection: sa.Connection, keys: Sequence[_Key]) -> list[Any]:
         query = sa.select(DATASETS).where(DATASETS.c.type == number, mine).order_by(DATASETS.c.key)
         rows += connection.execute(query.with_for_update()).all()
     return rows
+
+
+def _insert_into(connection: sa.Connection, table: sa.Table) -> Any:
+    """Return the dialect's own insertion; the other one is not imported."""
+    dialects = importlib.import_module(f"sqlalchemy.dialects.{connection.dialect.name}")
+    return dialects.insert(table)
 
 
 def _is_sqlite(connection: sa.Connection) -> bool:

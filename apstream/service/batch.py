@@ -6,9 +6,8 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from apstream.apdb import SqlApdb, create_apdb, open_apdb
 from apstream.cameras import load_camera
 from apstream.errors import BadSettings, DatasetNotFound
 from apstream.model.events import ExposureEvent
@@ -16,14 +15,15 @@ from apstream.model.ids import VisitDetector
 from apstream.repo.data_ids import check_keys
 from apstream.repo.entries import Entry
 from apstream.repo.repository import Repository
-from apstream.service.daemon import serve
-from apstream.service.flight import Outcome
 from apstream.service.outputs import BatchPlaces, keep_record
 from apstream.service.pixel_settings import RepositorySettings
-from apstream.service.run_settings import RunSettings
-from apstream.service.settings import DaemonSettings
-from apstream.service.telemetry import configure_logging
 from apstream.settings import load_settings
+
+if TYPE_CHECKING:  # what only a run needs is imported by it, and not by others who choose raws here
+    from apstream.apdb import SqlApdb
+    from apstream.service.flight import Outcome
+    from apstream.service.run_settings import RunSettings
+    from apstream.service.settings import DaemonSettings
 
 __all__ = ["Batch", "BatchJob", "BatchResult", "prepare_batch", "run_batch", "select_raws"]
 
@@ -142,12 +142,12 @@ def prepare_batch(
     output = places.open_output()
     run = keep_record(output, "run", chosen, choices, replace=replace_run)
     where = {"root": repository.root, "output_root": output.root, "save": chosen.save, "run": run, **choices}
-    return Batch(
-        jobs=selected, settings=_daemon_settings(chosen, where, alerts=alerts, jobs=jobs), output=output.root
-    )
+    return Batch(jobs=selected, settings=_daemon_settings(chosen, where, alerts=alerts, jobs=jobs), output=output.root)
 
 
 def _daemon_settings(chosen: RunSettings, where: Mapping[str, Any], *, alerts: Path, jobs: int) -> DaemonSettings:
+    from apstream.service.settings import DaemonSettings
+
     tree = {
         "apdb": chosen.apdb.model_dump(mode="json"),
         "pixels": {"repository": where, "stages": chosen.stages.model_dump(mode="json")},
@@ -173,6 +173,10 @@ async def run_batch(batch: Batch, on_end: Callable[[BatchResult], None]) -> list
     A job that the ledger has as processed is not run again; one that failed before is. `on_end` is called as
     each one ends.
     """
+    from apstream.apdb import create_apdb
+    from apstream.service.daemon import serve
+    from apstream.service.telemetry import configure_logging
+
     settings = batch.settings
     configure_logging(settings.log_level, settings.log_format)
     await create_apdb(settings.apdb.url, isolation_level=settings.apdb.isolation_level)
@@ -204,6 +208,8 @@ async def _done_before(batch: Batch) -> dict[VisitDetector, BatchResult]:
 
 
 async def _open(settings: DaemonSettings) -> SqlApdb:
+    from apstream.apdb import open_apdb
+
     return await open_apdb(settings.apdb.url, isolation_level=settings.apdb.isolation_level)
 
 
@@ -213,9 +219,7 @@ async def _look(apdb: SqlApdb, id: VisitDetector, output: Repository) -> BatchRe
         return None
     found = [output.own.registry.find(name, visit=id.visit, detector=id.detector) for name in _PRODUCTS]
     reason = "" if any(found) else f"its products are not in {output.root}: for another run take another --apdb"
-    return BatchResult(
-        id=id, outcome=_DONE_BEFORE, reason=reason, n_sources=entry.n_sources, n_alerts=entry.n_alerts
-    )
+    return BatchResult(id=id, outcome=_DONE_BEFORE, reason=reason, n_sources=entry.n_sources, n_alerts=entry.n_alerts)
 
 
 def _stores(where: Mapping[str, Any]) -> list[str]:

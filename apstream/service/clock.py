@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from astropy.time import Time
-
 __all__ = ["now_mjd_tai"]
 
 
 def now_mjd_tai() -> float:
     """Return the time now, MJD TAI in days."""
+    from astropy.time import Time
+
     return float(Time(time.time(), format="unix").tai.mjd)

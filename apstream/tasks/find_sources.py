@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.spatial import cKDTree
 
 from apstream.arrays.masks import mark, usable_planes
 from apstream.arrays.types import F32, Records
@@ -97,6 +96,8 @@ def _with_saturated(
 
     What lies around them is told from real sources by their places.
     """
+    from scipy.spatial import cKDTree
+
     lost = old[old["saturated"]]
     if not len(lost):
         return stars, measured

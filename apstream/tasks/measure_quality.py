@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from apstream.arrays.reliability import VERSION, Evidence, misfit, near_bright_star, reliability
 from apstream.arrays.types import F64, BoolArray, Records
@@ -50,6 +49,8 @@ def fill_bright_stars(
 
 
 def _near(stars: Records, places: F64, radius: float) -> Records:
+    from scipy.spatial import cKDTree
+
     if len(stars) == 0 or len(places) == 0:
         return stars[:0]
     distance, _ = cKDTree(places).query(np.stack([stars["y"], stars["x"]], axis=1))

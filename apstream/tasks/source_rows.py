@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from apstream.arrays.deblend import strip_order, symmetric_templates, template_shares
 from apstream.arrays.polynomial import poly_terms
@@ -86,6 +85,8 @@ def measured_rows(
 
 def _facts(pixels: Pixels, sources: Deblended, peaks: Peaks) -> dict[str, Any]:
     """Return by column what detection and deblending know of each source."""
+    from scipy.spatial import cKDTree
+
     near = cKDTree(np.column_stack([peaks.y, peaks.x])).query(np.column_stack([sources.y, sources.x]))[1]
     _, parent, counts = np.unique(peaks.parent[near], return_inverse=True, return_counts=True)
     snr = np.where(sources.hidden, sources.flux / sources.flux_err, peaks.snr[near])
@@ -209,6 +210,8 @@ def _fill(stars: Records, char: CharacterizedExposure, pixels: Pixels, sources: 
 
 def _near_psf_stars(old: Records, new: Records, radius: float) -> BoolArray:
     """Tell which sources are those that shaped the PSF."""
+    from scipy.spatial import cKDTree
+
     out = np.zeros(len(new), bool)
     used = old[old["psf_used"]]
     if len(used):

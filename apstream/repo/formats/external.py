@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 from astropy.io.fits.card import Undefined
-from astropy.time import Time
 from pydantic import BaseModel, ConfigDict, Field
 
 from apstream.arrays.types import F32, BoolArray
@@ -270,6 +269,8 @@ def _info(header: fits.Header, path: Path, band: str) -> ExposureInfo:
 
 def _middle(header: fits.Header) -> float:
     """Return the middle of the exposure in MJD TAI; NaN if the header does not tell."""
+    from astropy.time import Time
+
     if isinstance(header.get("MIDMJD"), float):
         return float(header["MIDMJD"])
     exposure = _number(header, ("EXPTIME", "EXPOSURE"), None, 0.0)

@@ -22,7 +22,6 @@ from typing import Any
 import hpgeom
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet
 from numpy.typing import NDArray
 
@@ -120,7 +119,9 @@ class Hats:
                 yield {name: table[name].to_numpy() for name in names}
 
 
-def _box(region: SkyCircle, ra: str, dec: str) -> pc.Expression:
+def _box(region: SkyCircle, ra: str, dec: str) -> Any:
+    import pyarrow.compute as pc
+
     inside = (pc.field(dec) >= region.dec - region.radius) & (pc.field(dec) <= region.dec + region.radius)
     if abs(region.dec) + region.radius >= 89:
         return inside

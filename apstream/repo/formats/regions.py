@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-from astropy.coordinates import Angle, SkyCoord
 
 from apstream.errors import BadFile, FileMissing
 from apstream.model.bright_objects import BrightObjects, SkyBox, SkyDisc
@@ -104,6 +103,8 @@ def _of_text(text: str, frame: str, where: str) -> SkyDisc | SkyBox:
 
 
 def _position(first: str, second: str, frame: str) -> tuple[float, float]:
+    from astropy.coordinates import SkyCoord
+
     if frame not in ("icrs", "fk5", "j2000", "galactic"):
         raise ValueError(f"the frame must be icrs, fk5 or galactic, not {frame or 'none'}")
     values = (_angle(first, hours=frame != "galactic"), _angle(second, hours=False))
@@ -114,6 +115,8 @@ def _position(first: str, second: str, frame: str) -> tuple[float, float]:
 
 
 def _angle(word: str, *, hours: bool) -> float:
+    from astropy.coordinates import Angle
+
     try:
         return float(word.removesuffix("d"))
     except ValueError:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from scipy.ndimage import map_coordinates
 
 from apstream.arrays.types import F32
 from apstream.errors import BadFile, BadHeader
@@ -109,6 +108,8 @@ def _of_the_ccd(header: fits.Header, where: str) -> tuple[float, float]:
 
 def _calibration(hdus: fits.HDUList, shape: tuple[int, ...], where: str) -> tuple[F32, F32]:
     """Return nanomaggies per DN of every column, and the sky in DN that was taken off."""
+    from scipy.ndimage import map_coordinates
+
     try:
         scale = np.asarray(hdus[1].data, np.float32)
         table: Any = hdus[2].data
