@@ -294,8 +294,14 @@ def fill_masked(image: F32, bad: BoolArray, *, radius: int = 4, default: float =
 @njit(cache=True, nogil=True)
 def _fill(image: F32, out: F32, bad: BoolArray, ys: IntArray, xs: IntArray, radius: int, default: np.float32) -> None:
     ny, nx = image.shape
+    lost = False  # nothing good near the pixel to the left: then only a new column may hold any
     for i in range(ys.size):
-        value = default
+        if lost and ys[i] == ys[i - 1] and xs[i] == xs[i - 1] + 1:
+            lost = not _any_good(bad, ys[i], xs[i] + radius, radius)
+            if lost:
+                out[ys[i], xs[i]] = default
+                continue
+        value, lost = default, True
         for r in range(1, radius + 1):
             total, count = 0.0, 0
             for y in range(max(ys[i] - r, 0), min(ys[i] + r + 1, ny)):
@@ -304,9 +310,19 @@ def _fill(image: F32, out: F32, bad: BoolArray, ys: IntArray, xs: IntArray, radi
                         total += image[y, x]
                         count += 1
             if count > 0:
-                value = np.float32(total / count)
+                value, lost = np.float32(total / count), False
                 break
         out[ys[i], xs[i]] = value
+
+
+@njit(cache=True, nogil=True)
+def _any_good(bad: BoolArray, y: int, x: int, reach: int) -> bool:
+    ny, nx = bad.shape
+    found = False
+    if x < nx:
+        for i in range(max(y - reach, 0), min(y + reach + 1, ny)):
+            found |= not bad[i, x]
+    return found
 
 
 def footprint(kernel: FloatArray, *, fraction: float = 0.01) -> BoolArray:

@@ -88,6 +88,29 @@ def test_fill_masked_uses_neighbours_and_default():
     assert np.isnan(image[10, 10])
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1 << 32), st.integers(1, 4), st.floats(0.0, 0.3))
+def test_filled_pixels_are_means_of_the_smallest_window_that_holds_a_good_one(seed: int, radius: int, share: float):
+    rng = np.random.default_rng(seed)
+    image = rng.normal(size=(23, 31)).astype(np.float32)
+    bad = rng.random(image.shape) >= share**2
+    bad[:, rng.integers(31)] |= rng.random(23) < 0.5
+    filled = cv.fill_masked(image, bad, radius=radius, default=-9)
+    np.testing.assert_allclose(filled, _filled_plainly(image, bad, radius), rtol=1e-4, atol=1e-5)
+
+
+def _filled_plainly(image, bad, radius):
+    out = image.copy()
+    for y, x in np.argwhere(bad):
+        out[y, x] = -9
+        for r in range(1, radius + 1):
+            window = np.s_[max(y - r, 0) : y + r + 1, max(x - r, 0) : x + r + 1]
+            if not bad[window].all():
+                out[y, x] = image[window][~bad[window]].mean(dtype=float)
+                break
+    return out
+
+
 def test_dilation_spreads_only_the_named_bits():
     mask = np.zeros((20, 20), np.int32)
     mask[10, 10] = 5
